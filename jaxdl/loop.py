@@ -1,0 +1,343 @@
+"""`fit`, `evaluate` and `predict`: the only loop and the only clock."""
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TimeRemainingColumn
+
+from jaxdl import losses, models, optim, parallel, train, trees
+from jaxdl import metrics as metrics_
+from jaxdl.augment import Augmentation
+from jaxdl.data import Arrays, Source, batches, check_labels, from_arrays, order
+from jaxdl.errors import InputError
+from jaxdl.losses import Loss
+from jaxdl.metrics import Metric
+from jaxdl.optim import Phase
+from jaxdl.train import Normalize, TrainState
+
+RESIDENT = 1 << 30  # bytes of training data up to which they stay on the device and an epoch is one program
+LAG = 2  # steps between the one that is started and the one whose result is read, so that reading never waits
+
+
+@dataclass(frozen=True)
+class Event:
+    """The end of an epoch, as callbacks see it."""
+
+    phase: Phase
+    epoch: int
+    """Counted from 1 over all phases."""
+    metrics: dict[str, Any]
+    """The row of the history."""
+    state: TrainState
+    """Valid during the callback: the next step takes its memory."""
+
+
+Callback = Callable[[Event], None]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What `fit` returns."""
+
+    state: TrainState
+    history: list[dict[str, Any]]
+    """A row per epoch: epoch, phase, step, loss, accuracy, val_loss, …, learning_rate, seconds, examples_per_second."""
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """What `model.apply`, `evaluate` and `predict` take."""
+        return self.state.variables
+
+
+def fit(
+    model: Any,
+    train_data: Source,
+    validation: Source | None = None,
+    *,
+    phases: Phase | Sequence[Phase],
+    variables: Mapping[str, Any] | None = None,
+    batch_size: int = 32,
+    loss: Loss = losses.cross_entropy,
+    metrics: Mapping[str, Metric] | None = None,
+    augment: Augmentation | None = None,
+    normalize: Normalize | None = None,
+    seed: int = 0,
+    mesh: Mesh | None = None,
+    callbacks: Sequence[Callback] = (),
+    progress: bool = True,
+) -> Result:
+    """Train a model, one phase after the other.
+
+    Args:
+      model: a Flax module from `models.create`, or your own.
+      train_data, validation: sources, from `data.from_arrays` or `data.from_folder`. Never give the test set here.
+      phases: what is trained, how long and how fast; `Phase(epochs=5, learning_rate=1e-3)` or `transfer.fine_tune(…)`.
+        At the border of two phases the optimizer starts anew; nothing else does.
+      variables: to start from; None for fresh ones.
+      batch_size: examples in a batch, over all devices. The last batch may be short; it is padded, and weighted.
+      loss, metrics: see `losses` and `metrics`; the same are taken on the validation data. None: accuracy.
+      augment: `(key, images) -> images` on training batches.
+      normalize: from pixels to the model's input, `preprocessing.normalize`.
+      seed: of the order of the examples, of augmentation, of dropout, and of fresh variables.
+      mesh: devices to share the batch (`parallel.make_mesh()`); None for one.
+      callbacks: called with an `Event` after each epoch.
+      progress: show a bar on a terminal, or print a line for each epoch.
+
+    Raises:
+      InputError: labels outside the model's classes, a pattern that matches no parameter, or a loss that is not
+        a number.
+    """
+    phases = (phases,) if isinstance(phases, Phase) else tuple(phases)
+    if batch_size < 1:
+        raise InputError(f"batch_size must be at least 1, got {batch_size}")
+    for source in (train_data, validation):
+        if source is not None:
+            _check_labels(model, source)
+    shape, key = _input_shape(train_data), jax.random.key(seed)
+    variables = models.init(model, key, shape) if variables is None else variables
+    if problem := trees.difference(models.shapes(model, shape)[0], variables):
+        raise InputError(f"the variables do not belong to this model:\n{problem}")
+    masks = [trees.mask(variables["params"], phase.trainable) for phase in phases]
+
+    all_metrics = _with_loss(loss, metrics)
+    steps = -(-len(train_data) // batch_size)
+    resident = train_data if isinstance(train_data, Arrays) and mesh is None and _one_program(train_data, variables) else None
+    display = _Display(all_metrics, progress, sum(phase.epochs for phase in phases))
+    history: list[dict[str, Any]] = []
+    state = None
+    for phase, mask in zip(phases, masks, strict=True):
+        optimizer = optim.make_optimizer(phase, phase.epochs * steps)
+        schedule = optim.make_schedule(phase, phase.epochs * steps)
+        fresh = train.init_state(variables if state is None else state.variables, optimizer, key, mask)
+        state = fresh if state is None else replace(fresh, step=state.step)
+        state = state if mesh is None else parallel.replicate(mesh, state)
+        step = train.make_train_step(
+            model,
+            optimizer,
+            loss=loss,
+            metrics=metrics,
+            trainable=mask,
+            batch_stats=phase.batch_stats,
+            augment=augment,
+            normalize=normalize,
+        )
+        if resident is None:
+            run = _streamed_run(step, train_data, batch_size, seed, mesh)
+        else:
+            run = _resident_run(step, resident, batch_size, seed)
+        display.phase(phase, variables["params"], mask, resident is not None)
+        for n in range(phase.epochs):
+            epoch, started = len(history) + 1, time.perf_counter()
+            with display.epoch(epoch, len(train_data)) as advance:
+                state, sums = run(state, epoch, advance)
+            seconds = time.perf_counter() - started
+            row: dict[str, Any] = {**metrics_.compute(all_metrics, sums)}
+            if not math.isfinite(row["loss"]):
+                raise InputError(
+                    f"the loss became {row['loss']} in epoch {epoch} (phase {phase.name!r}, learning rate up to "
+                    f"{phase.learning_rate:g}); try a lower learning rate"
+                )
+            if validation is not None:
+                options = {
+                    "batch_size": batch_size,
+                    "loss": loss,
+                    "metrics": metrics,
+                    "normalize": normalize,
+                    "mesh": mesh,
+                }
+                figures = evaluate(model, state.variables, validation, **options)  # type: ignore[arg-type]
+                row |= {f"val_{name}": figures[name] for name in all_metrics}
+            row = {
+                "epoch": epoch,
+                "phase": phase.name,
+                "step": int(state.step),
+                **row,
+                "learning_rate": float(schedule((n + 1) * steps - 1)),
+                "seconds": seconds,
+                "examples_per_second": len(train_data) / seconds,
+            }
+            history.append(row)
+            display.row(row)
+            for callback in callbacks:
+                callback(Event(phase, epoch, row, state))
+    if state is None:
+        raise InputError("there is no phase to train; give at least one Phase")
+    return Result(state, history)
+
+
+def evaluate(
+    model: Any,
+    variables: Mapping[str, Any],
+    source: Source,
+    *,
+    batch_size: int = 32,
+    loss: Loss = losses.cross_entropy,
+    metrics: Mapping[str, Metric] | None = None,
+    normalize: Normalize | None = None,
+    mesh: Mesh | None = None,
+) -> dict[str, Any]:
+    """The loss, the metrics (None: accuracy) and the count of examples of a source, as a dict.
+
+    Raises:
+      InputError: a label is outside the model's classes.
+    """
+    _check_labels(model, source)
+    step = _compiled_eval(model, loss, None if metrics is None else tuple(metrics.items()), normalize)
+    sums = metrics_.merge([sums for _, sums in _over(step, variables, source, batch_size, mesh)])
+    return metrics_.compute(_with_loss(loss, metrics), sums) | {"count": len(source)}
+
+
+def predict(
+    model: Any,
+    variables: Mapping[str, Any],
+    source: Source | np.ndarray,
+    *,
+    batch_size: int = 32,
+    normalize: Normalize | None = None,
+    mesh: Mesh | None = None,
+) -> np.ndarray:
+    """The model's outputs, logits for a classifier: float32 `[N,K]`, for a source or an array of inputs `[N,…]`."""
+    if isinstance(source, np.ndarray):
+        source = from_arrays(source, np.zeros(len(source), np.int32))
+    step = _compiled_predict(model, normalize)
+    parts = [(weight > 0, outputs) for weight, outputs in _over(step, variables, source, batch_size, mesh)]
+    return np.concatenate([outputs[real] for real, outputs in jax.device_get(parts)])
+
+
+@lru_cache(maxsize=16)
+def _compiled_eval(
+    model: Any, loss: Loss, metrics: tuple[tuple[str, Metric], ...] | None, normalize: Normalize | None
+) -> Any:
+    """Kept between calls, so that evaluating again does not compile again."""
+    chosen = None if metrics is None else dict(metrics)
+    return jax.jit(train.make_eval_step(model, loss=loss, metrics=chosen, normalize=normalize))
+
+
+@lru_cache(maxsize=16)
+def _compiled_predict(model: Any, normalize: Normalize | None) -> Any:
+    return jax.jit(train.make_predict_step(model, normalize=normalize))
+
+
+def _over(
+    step: Any, variables: Mapping[str, Any], source: Source, batch_size: int, mesh: Mesh | None
+) -> Iterator[tuple[np.ndarray, Any]]:
+    """For each batch of a source, in its order, the weights and the step's result."""
+    variables = jax.device_put(variables) if mesh is None else parallel.replicate(mesh, variables)
+    for batch in batches(source, batch_size, multiple=1 if mesh is None else mesh.size):
+        yield batch["weight"], step(variables, batch if mesh is None else parallel.shard_batch(mesh, batch))
+
+
+Run = Callable[[TrainState, int, Callable[[Any, int], None]], tuple[TrainState, Any]]
+"""`(state, epoch, advance) -> (state, sums)`: an epoch's steps; `advance(sums, examples)` tells the display."""
+
+
+def _streamed_run(step: train.TrainStep, source: Source, batch_size: int, seed: int, mesh: Mesh | None) -> Run:
+    """One call of the compiled step per batch."""
+    compiled = jax.jit(step, donate_argnums=0)
+
+    def run(state: TrainState, epoch: int, advance: Callable[[Any, int], None]) -> tuple[TrainState, Any]:
+        started, parts = deque[Any](), []
+        for batch in batches(source, batch_size, seed=seed, epoch=epoch, multiple=1 if mesh is None else mesh.size):
+            state, sums = compiled(state, batch if mesh is None else parallel.shard_batch(mesh, batch))
+            started.append(sums)
+            if len(started) > LAG:
+                # Waits for an earlier step, which also keeps the host from filling the memory with batches.
+                parts.append(jax.device_get(started.popleft()))
+                advance(parts[-1], batch_size)
+        return state, metrics_.merge([*parts, *started])
+
+    return run
+
+
+def _resident_run(step: train.TrainStep, source: Arrays, batch_size: int, seed: int) -> Run:
+    """One call per epoch, over data that lies on the device."""
+    compiled = jax.jit(train.make_epoch(step), donate_argnums=0)
+    data = jax.device_put(source.take(np.arange(len(source))))
+
+    def run(state: TrainState, epoch: int, advance: Callable[[Any, int], None]) -> tuple[TrainState, Any]:
+        state, sums = compiled(state, data, *order(len(source), batch_size, seed=seed, epoch=epoch))
+        return state, metrics_.merge([sums])
+
+    return run
+
+
+def _one_program(source: Arrays, variables: Mapping[str, Any]) -> bool:
+    """Whether to keep the data on the device and compile the whole epoch. Not for convolutions on CPU: XLA runs the
+    gradients of convolutions inside a scan about five times slower there."""
+    convolutions = any(np.ndim(leaf) == 4 for leaf in trees.paths(variables["params"]).values())
+    return source.inputs.nbytes <= RESIDENT and not (convolutions and jax.default_backend() == "cpu")
+
+
+def _input_shape(source: Source) -> tuple[int, ...]:
+    return np.shape(train.inputs(source[0]))
+
+
+def _check_labels(model: Any, source: Source) -> None:
+    width = models.shapes(model, _input_shape(source))[1].shape[-1]
+    check_labels(source.labels, 2 if width == 1 else width)  # a single output tells two classes apart
+
+
+def _with_loss(loss: Loss, metrics: Mapping[str, Metric] | None) -> dict[str, Metric]:
+    return {"loss": metrics_.mean(loss), **({"accuracy": metrics_.accuracy} if metrics is None else metrics)}
+
+
+class _Display:
+    """What the user sees: a bar while an epoch runs, on a terminal, and a line when it has ended."""
+
+    def __init__(self, metrics: Mapping[str, Metric], on: bool, epochs: int):
+        self.metrics, self.epochs = metrics, epochs
+        self.console = Console(stderr=True, quiet=not on, highlight=False)
+
+    def phase(self, phase: Phase, params: Any, mask: Any, resident: bool) -> None:
+        moving, total = trees.count(trees.split(params, mask)[0]), trees.count(params)
+        how = "; the data stay on the device, an epoch is one program" if resident else ""
+        self.console.print(
+            f"{phase.name}: {phase.epochs} epochs, {moving:,} of {total:,} parameters trainable{how}", soft_wrap=True
+        )
+
+    @contextmanager
+    def epoch(self, epoch: int, examples: int) -> Iterator[Callable[[Any, int], None]]:
+        columns = (
+            "{task.description}",
+            BarColumn(),
+            "{task.percentage:>3.0f}%",
+            TimeRemainingColumn(),
+            "{task.fields[figures]}",
+        )
+        live = self.console.is_terminal and not self.console.quiet
+        with Progress(*columns, console=self.console, transient=True, disable=not live) as bar:
+            task = bar.add_task(f"epoch {epoch}/{self.epochs}", total=examples, figures="")
+            total: Any = None
+            started = time.perf_counter()
+
+            def advance(sums: Any, count: int) -> None:
+                nonlocal total
+                if live:
+                    total = sums if total is None else jax.tree.map(np.add, total, sums)
+                    done = bar.tasks[0].completed + count
+                    speed = done / (time.perf_counter() - started)
+                    figures = _figures(metrics_.compute(self.metrics, total))
+                    bar.update(task, completed=done, figures=f"{figures}  {speed:,.0f}/s")
+
+            yield advance
+
+    def row(self, row: Mapping[str, Any]) -> None:
+        figures = _figures({k: v for k, v in row.items() if k.removeprefix("val_") in self.metrics})
+        rate = f"{row['examples_per_second']:,.0f}/s"
+        self.console.print(
+            f"epoch {row['epoch']:>2}/{self.epochs}  {figures}  {row['seconds']:.1f} s  {rate}", soft_wrap=True
+        )
+
+
+def _figures(values: Mapping[str, float]) -> str:
+    return "  ".join(f"{name} {value:.4f}" for name, value in values.items())

@@ -1,0 +1,157 @@
+"""Networks as Flax modules, by name. The only package that knows Flax; the others see `init`, `apply` and nested dicts.
+
+model = jaxdl.models.create("efficientnet_b0", num_classes=10)
+variables = model.init(key, images)
+logits = model.apply(variables, images, train=False)
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+
+from jaxdl.errors import InputError, nearest
+from jaxdl.models.cnn import CNN
+from jaxdl.models.dense import Dense
+from jaxdl.models.efficientnet import SCALES, EfficientNet
+
+BatchStats = Literal["update", "frozen"]
+
+_MODELS: dict[str, Callable[..., nn.Module]] = {
+    "neuron": partial(Dense, hidden=()),
+    "dense": Dense,
+    "cnn": CNN,
+    "tiny_vgg": partial(CNN, filters=(10, 10), convolutions=2),
+    **{name: partial(EfficientNet, scale) for name, scale in SCALES.items()},
+}
+
+
+def names() -> tuple[str, ...]:
+    """Every name that `create` knows."""
+    return tuple(_MODELS)
+
+
+def create(name: str, num_classes: int | None = None, **options: Any) -> nn.Module:
+    """A network by name.
+
+    Args:
+      name: one of `names()`.
+      num_classes: width of the output; None for the network without its head, which returns features `[B,F]`.
+      **options: the module's own fields, such as `hidden=(100,)` for "dense" or `dropout=0.3`.
+
+    Returns:
+      A Flax module: `model.init(key, x)` and `model.apply(variables, x, train=False)` with images `[B,H,W,C]`.
+
+    Raises:
+      InputError: the name or an option does not exist; the nearest is named.
+    """
+    if name not in _MODELS:
+        raise InputError(f"no model is called {name!r}{nearest(name, names())}")
+    if num_classes is not None and num_classes < 1:
+        raise InputError(f"a model has at least one class, got num_classes={num_classes}")
+    make = _MODELS[name]
+    module = make.func if isinstance(make, partial) else make
+    known = {field.name for field in dataclasses.fields(module)} - {"parent", "name", "scale", "num_classes"}  # type: ignore[arg-type]
+    for option in options:
+        if option not in known:
+            raise InputError(f"{name} has no option {option!r}{nearest(option, known)}")
+    options = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}  # hashable
+    return make(num_classes=num_classes, **options)
+
+
+def input_size(name: str) -> int | None:
+    """Height and width in pixels that a network was designed for; None where any size will do."""
+    return SCALES[name].size if name in SCALES else None
+
+
+def parameters(name: str) -> int | None:
+    """How many parameters a network has with 1000 classes; None where that depends on its input and options."""
+    return SCALES[name].parameters if name in SCALES else None
+
+
+def without_head(model: nn.Module) -> nn.Module:
+    """The same network up to its head; its parameters are the same tree without "head"."""
+    return model.clone(num_classes=None)
+
+
+def with_classes(model: nn.Module, num_classes: int) -> nn.Module:
+    """The same network with an output of another width."""
+    return model.clone(num_classes=num_classes)
+
+
+def init(model: nn.Module, key: Array, input_shape: tuple[int, ...]) -> dict[str, Any]:
+    """Fresh variables for inputs of this shape, without the batch axis: `(H,W,C)` or `(F,)`. One compiled program."""
+    return jax.jit(model.init)(key, jnp.zeros((1, *input_shape)))
+
+
+@lru_cache(maxsize=32)
+def shapes(model: nn.Module, input_shape: tuple[int, ...]) -> tuple[dict[str, Any], Any]:
+    """What `init` would return, and the output for a batch of one, both as shapes; nothing is computed.
+
+    Raises:
+      InputError: the network cannot take inputs of this shape.
+    """
+    x = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
+    try:
+        outputs, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), x)
+    except (TypeError, ValueError, ZeroDivisionError) as error:
+        raise InputError(f"{type(model).__name__} cannot take inputs of shape {list(input_shape)}: {error}") from None
+    return variables, outputs
+
+
+def apply(
+    model: nn.Module,
+    variables: Mapping[str, Any],
+    x: Array,
+    *,
+    key: Array,
+    frozen: frozenset[str] = frozenset(),
+    batch_stats: BatchStats = "update",
+    axis_name: str | None = None,
+) -> tuple[Array, dict[str, Any]]:
+    """Run a network in training mode, but for its frozen modules, which run as in evaluation.
+
+    Works for any Flax module with `nn.BatchNorm` and `nn.Dropout` inside: their calls are intercepted.
+
+    Args:
+      variables: `{"params": …, "batch_stats": …}`.
+      x: `[B,…]`.
+      key: for dropout and stochastic depth.
+      frozen: paths of modules (`trees.frozen_modules`) whose BatchNorm uses its running averages and leaves them as
+        they are, and whose dropout is off.
+      batch_stats: "frozen" does that to every BatchNorm.
+      axis_name: the mapped axis over which statistics are averaged, under `pmap`.
+
+    Returns:
+      The output, and the new model state (all collections but "params").
+    """
+
+    def intercept(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
+        module = context.module
+        if isinstance(module, nn.BatchNorm):
+            off = batch_stats == "frozen" or "/".join(module.path) in frozen
+            field = "use_running_average"
+        elif isinstance(module, nn.Dropout):
+            off = "/".join(module.path[:-1]) in frozen
+            field = "deterministic"
+        else:
+            return call(*args, **kwargs)
+        # Linen takes these switches in the call or as a field of the module, and refuses both. The module is this
+        # call's own copy, so setting the field reaches nothing else.
+        if off and getattr(module, field) is not None:
+            object.__setattr__(module, field, True)
+        elif off:
+            args, kwargs = args[:1], {**kwargs, field: True}
+        if isinstance(module, nn.BatchNorm) and axis_name is not None:
+            object.__setattr__(module, "axis_name", axis_name)
+        return call(*args, **kwargs)
+
+    state = [name for name in variables if name != "params"]
+    with nn.intercept_methods(intercept):
+        y, new_state = model.apply(variables, x, train=True, mutable=state, rngs={"dropout": key})
+    return y, new_state

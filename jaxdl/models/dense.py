@@ -1,0 +1,25 @@
+"""Dense networks: a single neuron, a single layer, or a stack of them."""
+
+from flax import linen as nn
+from jax import Array
+
+from jaxdl.models.head import Head
+
+
+class Dense(nn.Module):
+    """Features `[B,F]`, or images `[B,H,W,C]` laid flat, to logits `[B,K]`.
+
+    Without hidden layers and with one class it is a single neuron: a weighted sum and a bias.
+    Parameter paths: `dense_0`, `dense_1`, … and `head`.
+    """
+
+    num_classes: int | None
+    hidden: tuple[int, ...] = (100,)
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool = False) -> Array:
+        x = x.reshape(x.shape[0], -1)  # [B,F]
+        for n, width in enumerate(self.hidden):
+            x = nn.relu(nn.Dense(width, name=f"dense_{n}")(x))  # [B,width]
+        return x if self.num_classes is None else Head(self.num_classes, self.dropout, name="head")(x, train)

@@ -1,0 +1,199 @@
+"""Read the tensors of a PyTorch `.pth` file without torch, and without running a pickle.
+
+The file's pickles are walked opcode by opcode (`pickletools` from the standard library only lists them); the few that a
+state dict is made of are understood, everything else is refused. Nothing in the file is ever imported or called.
+
+The layout is that of `torch.save` up to torch 1.5 (2020): a magic number, a protocol number, some system facts, the
+state dict, the storage keys, and for each storage its length and its raw little-endian numbers.
+Source: `torch.serialization._legacy_save` and `_legacy_load`, https://github.com/pytorch/pytorch/blob/v1.5.0/torch/serialization.py
+"""
+
+import io
+import pickletools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from jaxdl.errors import InputError
+
+MAGIC = 0x1950A86A20F9469CFC6C
+PROTOCOL = 1001
+DTYPES = {
+    "DoubleStorage": "<f8",
+    "FloatStorage": "<f4",
+    "HalfStorage": "<f2",
+    "LongStorage": "<i8",
+    "IntStorage": "<i4",
+    "ShortStorage": "<i2",
+    "CharStorage": "i1",
+    "ByteStorage": "u1",
+}
+STORAGES = {f"torch {name}": np.dtype(dtype) for name, dtype in DTYPES.items()}
+ORDERED_DICT, REBUILD = "collections OrderedDict", "torch._utils _rebuild_tensor_v2"
+MARK = object()
+
+
+@dataclass(frozen=True)
+class Storage:
+    key: str
+    dtype: np.dtype
+    length: int
+
+
+@dataclass(frozen=True)
+class Tensor:
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+class BadFile(InputError):
+    """The file is damaged, of another kind, or holds something that is not a tensor."""
+
+
+def read(path: str | Path) -> dict[str, np.ndarray]:
+    """Every tensor of a state dict by name, as it lies in the file.
+
+    Raises:
+      BadFile: the file is missing, is not a PyTorch file of this layout, is damaged, or holds anything but tensors.
+    """
+    path = Path(path)
+    try:
+        return _read(path.read_bytes())
+    except OSError as error:
+        raise BadFile(f"{path} cannot be read: {error.strerror}") from None
+    except BadFile as error:
+        raise BadFile(f"{path}: {error}") from None
+    except Exception as error:  # whatever pickletools makes of bytes that are not a pickle
+        raise BadFile(f"{path}: damaged, or not a PyTorch weight file ({error})") from None
+
+
+def _read(data: bytes) -> dict[str, np.ndarray]:
+    if data[:4] == b"PK\x03\x04":
+        raise BadFile("a zip file; only the layout of torch before 1.6 is read here")
+    stream = io.BytesIO(data)
+    if _load(stream) != MAGIC:
+        raise BadFile("not a PyTorch weight file")
+    if (protocol := _load(stream)) != PROTOCOL:
+        raise BadFile(f"protocol {protocol!r}, expected {PROTOCOL}")
+    system, state, keys = _load(stream), _load(stream), _load(stream)
+    if not isinstance(system, dict) or system.get("little_endian") is not True:
+        raise BadFile("written on a big-endian machine, or damaged")
+    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise BadFile("holds something else than a state dict of tensors")
+
+    storages = {tensor.storage.key: tensor.storage for tensor in state.values()}
+    if not isinstance(keys, list) or set(keys) != set(storages) or len(keys) != len(storages):
+        raise BadFile("its list of storages does not belong to its tensors")
+    arrays = {}
+    for key in keys:
+        storage = storages[key]
+        length = int.from_bytes(stream.read(8), "little")
+        raw = stream.read(storage.length * storage.dtype.itemsize)
+        if length != storage.length or len(raw) != storage.length * storage.dtype.itemsize:
+            raise BadFile(f"ends, or is damaged, in the numbers of storage {key}")
+        arrays[key] = np.frombuffer(raw, storage.dtype)
+    if stream.read(1):
+        raise BadFile("has bytes behind its last storage")
+    return {name: _array(name, tensor, arrays[tensor.storage.key]) for name, tensor in state.items()}
+
+
+def _array(name: str, tensor: Tensor, numbers: np.ndarray) -> np.ndarray:
+    """The tensor as a view of its storage, checked to lie inside it (strides count numbers, not bytes)."""
+    last = tensor.offset + sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.strides, strict=True))
+    if 0 in tensor.shape:
+        return np.zeros(tensor.shape, numbers.dtype)
+    if last >= len(numbers):
+        raise BadFile(f"{name} reaches past the end of its storage")
+    strides = [stride * numbers.itemsize for stride in tensor.strides]
+    return np.lib.stride_tricks.as_strided(numbers[tensor.offset :], tensor.shape, strides, writeable=False)
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, tuple) and all(type(n) is int and n >= 0 for n in value)
+
+
+def _call(function: Any, arguments: Any) -> Any:
+    """The two calls a state dict contains."""
+    match function, arguments:
+        case ("global", name), () if name == ORDERED_DICT:
+            return {}
+        case ("global", name), (Storage() as storage, int(offset), shape, strides, *_) if name == REBUILD:
+            if offset >= 0 and _is_size(shape) and _is_size(strides) and len(shape) == len(strides):
+                return Tensor(storage, offset, shape, strides)
+    raise BadFile(f"wants to call {function!r}, which is not part of a state dict")
+
+
+def _storage(reference: Any) -> Storage:
+    match reference:
+        case ("storage", ("global", kind), str(key), str(), int(length), None) if kind in STORAGES and length >= 0:
+            return Storage(key, STORAGES[kind], length)
+    raise BadFile("holds a storage of an unknown kind")
+
+
+def _load(stream: BinaryIO) -> Any:
+    """One pickle's value, by a stack machine that knows the opcodes of a state dict."""
+    stack: list[Any] = []
+    memo: dict[int, Any] = {}
+
+    def pop_to_mark() -> list[Any]:
+        at = max(n for n, value in enumerate(stack) if value is MARK)
+        values = stack[at + 1 :]
+        del stack[at:]
+        return values
+
+    argument: Any
+    for opcode, argument, _ in pickletools.genops(stream):
+        match opcode.name:
+            case "PROTO":
+                pass
+            case "STOP":
+                return stack.pop()
+            case "MARK":
+                stack.append(MARK)
+            case "NONE":
+                stack.append(None)
+            case "NEWTRUE" | "NEWFALSE":
+                stack.append(opcode.name == "NEWTRUE")
+            case "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINUNICODE":
+                stack.append(argument)
+            case "EMPTY_DICT" | "EMPTY_LIST" | "EMPTY_TUPLE":
+                stack.append({"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}[opcode.name]())
+            case "TUPLE":
+                stack.append(tuple(pop_to_mark()))
+            case "TUPLE1" | "TUPLE2" | "TUPLE3":
+                n = int(opcode.name[-1])
+                stack[-n:] = [tuple(stack[-n:])]
+            case "APPENDS":
+                values = pop_to_mark()
+                stack[-1].extend(values)
+            case "SETITEM":
+                value, key = stack.pop(), stack.pop()
+                stack[-1][key] = value
+            case "SETITEMS":
+                values = pop_to_mark()
+                stack[-1].update(zip(values[::2], values[1::2], strict=True))
+            case "BINPUT" | "LONG_BINPUT":
+                memo[argument] = stack[-1]
+            case "BINGET" | "LONG_BINGET":
+                stack.append(memo[argument])
+            case "GLOBAL":
+                if argument not in (ORDERED_DICT, REBUILD) and argument not in STORAGES:
+                    raise BadFile(f"refers to {argument.replace(' ', '.')}, which is not part of a state dict")
+                stack.append(("global", argument))
+            case "BINPERSID":
+                stack.append(_storage(stack.pop()))
+            case "REDUCE":
+                arguments = stack.pop()
+                stack.append(_call(stack.pop(), arguments))
+            case "BUILD":
+                # torch hangs version numbers on the dict; they are not needed.
+                if not isinstance(stack.pop(), Mapping):
+                    raise BadFile("sets the state of something that is not a dict")
+            case _:
+                raise BadFile(f"contains the pickle instruction {opcode.name}, which is not part of a state dict")
+    raise BadFile("ends in the middle")

@@ -1,0 +1,5 @@
+"""Pictures of a training. Each function returns a matplotlib figure; save it with `figure.savefig(path)`."""
+
+from jaxdl.report.plots import curves, predictions
+
+__all__ = ["curves", "predictions"]

@@ -1,0 +1,80 @@
+"""Curves and sheets of predicted images."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jaxdl.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+GOOD, BAD = "#2a7d4f", "#b3261e"
+
+
+def curves(histories: Mapping[str, Sequence[Mapping[str, Any]]], metric: str = "accuracy") -> "Figure":
+    """The loss and a metric by epoch, a colour for each history; dashed: training data, solid: validation data.
+
+    Args:
+      histories: rows as `fit` returns them, by the name they get in the legend.
+      metric: the name of a column.
+
+    Raises:
+      InputError: a history is empty or has no such column, or matplotlib is not installed.
+    """
+    for name, rows in histories.items():
+        if not rows or metric not in rows[0]:
+            raise InputError(f"the history {name!r} has no {metric!r}" if rows else f"the history {name!r} is empty")
+    figure = _figure(figsize=(10, 4))
+    for axis, column in zip(figure.subplots(1, 2), ("loss", metric), strict=True):
+        for n, (name, rows) in enumerate(histories.items()):
+            epochs = [row["epoch"] for row in rows]
+            colour, both = f"C{n}", f"val_{column}" in rows[0]
+            axis.plot(
+                epochs, [row[column] for row in rows], "--", color=colour, alpha=0.6, label=None if both else name
+            )
+            if both:
+                axis.plot(epochs, [row[f"val_{column}"] for row in rows], "o-", markersize=3, color=colour, label=name)
+        axis.set(xlabel="epoch", ylabel=column)
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.axes[0].set_ylim(bottom=0)
+    figure.axes[1].legend(frameon=False, title="solid: validation, dashed: training", title_fontsize="small")
+    return figure
+
+
+def predictions(images: np.ndarray, logits: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> "Figure":
+    """A sheet of images with what was predicted: green where it is right, red with the true class where it is wrong.
+
+    Args:
+      images: uint8 `[N,H,W,C]`, one or three channels.
+      logits: `[N,K]`.
+      labels: integers `[N]`.
+      classes: K names.
+    """
+    columns = min(6, len(images))
+    rows = math.ceil(len(images) / columns)
+    figure = _figure(figsize=(1.9 * columns, 2.3 * rows))
+    p = np.exp(logits - logits.max(-1, keepdims=True))
+    p /= p.sum(-1, keepdims=True)
+    for n, axis in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
+        axis.axis("off")
+        if n >= len(images):
+            continue
+        guess, label = int(p[n].argmax()), int(labels[n])
+        axis.imshow(images[n].squeeze(), cmap="gray", vmin=0, vmax=255)
+        title = f"{classes[guess]} {p[n, guess]:.0%}" + ("" if guess == label else f"\nis {classes[label]}")
+        axis.set_title(title, fontsize=9, color=GOOD if guess == label else BAD)
+    return figure
+
+
+def _figure(**options: Any) -> "Figure":
+    """A figure without a window: nothing of pyplot's global state is touched."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise InputError("pictures need matplotlib; run: pip install 'jaxdl[plots]'") from None
+    return Figure(layout="constrained", **options)

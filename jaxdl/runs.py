@@ -1,0 +1,163 @@
+"""Run directories: what a training leaves behind, and a trained network read back from it.
+
+RUN/config.json      the model, its classes, its preprocessing, the data and the phases: all that made the run
+RUN/metrics.jsonl    a line per epoch
+RUN/checkpoints/     the last and the best state
+RUN/summary.json     the result, written at the end
+"""
+
+import dataclasses
+import json
+import math
+import os
+import platform
+import shutil
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Self
+
+import jax
+
+from jaxdl import checkpoint, models
+from jaxdl.data import Preprocessing
+from jaxdl.errors import InputError
+from jaxdl.loop import Event
+
+PACKAGES = ("jaxdl", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pillow")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run directory. As a context, it removes itself if training fails before there is anything to keep."""
+
+    path: Path
+    config: dict[str, Any]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return tuple(self.config["classes"])
+
+    @property
+    def model(self) -> Any:
+        spec = self.config["model"]
+        return models.create(spec["name"], spec["num_classes"], **spec["options"])
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        spec: Any = self.config["preprocessing"]
+        return Preprocessing(**{**spec, "mean": tuple(spec["mean"]), "std": tuple(spec["std"])})
+
+    @property
+    def shapes(self) -> dict[str, Any]:
+        """The model's variables as shapes."""
+        preprocessing = self.preprocessing
+        return models.shapes(self.model, (preprocessing.size, preprocessing.size, len(preprocessing.mean)))[0]
+
+    def variables(self) -> dict[str, Any]:
+        """The trained variables: those of the best epoch."""
+        return checkpoint.restore_variables(self.path / "checkpoints", self.shapes, self.best_step())
+
+    def history(self) -> list[dict[str, Any]]:
+        """The rows of metrics.jsonl."""
+        path = self.path / "metrics.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def best_step(self) -> int | None:
+        """The saved step with the lowest validation loss, or the latest without validation; None if none is saved."""
+        saved = checkpoint.steps(self.path / "checkpoints")
+        rows = [row for row in self.history() if row["step"] in saved and math.isfinite(row.get("val_loss", math.nan))]
+        return min(rows, key=lambda row: row["val_loss"])["step"] if rows else max(saved, default=None)
+
+    def record(self, event: Event) -> None:
+        """The callback for `fit`: a line in metrics.jsonl, and a checkpoint; the best and the last are kept."""
+        checkpoints = self.path / "checkpoints"
+        checkpoint.save(checkpoints, event.state)
+        with (self.path / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(event.metrics) + "\n")
+        for step in set(checkpoint.steps(checkpoints)) - {self.best_step(), event.metrics["step"]}:
+            checkpoint.delete(checkpoints, step)
+
+    def finish(self, result: Mapping[str, Any]) -> dict[str, Any]:
+        """Write summary.json: the result, where it was reached, and with what."""
+        device = jax.devices()[0]
+        summary = {
+            **result,
+            "best_step": self.best_step(),
+            "device": f"{jax.device_count()} × {device.device_kind} ({device.platform})",
+            "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+            "python": platform.python_version(),
+            "versions": {name: version(name) for name in PACKAGES},
+        }
+        write_json(self.path / "summary.json", summary)
+        return summary
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
+        if error is not None and not checkpoint.steps(self.path / "checkpoints"):
+            shutil.rmtree(self.path, ignore_errors=True)
+
+
+def create(path: str | Path, config: Mapping[str, Any]) -> Run:
+    """Start a run in a directory that does not exist yet.
+
+    Args:
+      path: of the directory.
+      config: plain data with "model" (name, num_classes, options), "classes" and "preprocessing", and whatever else
+        made the run; dataclasses are written as their fields.
+
+    Raises:
+      InputError: the directory exists, or cannot be made.
+    """
+    path = Path(path)
+    check_new(path)
+    plain = json.loads(json.dumps(config, default=_plain))
+    try:
+        path.mkdir(parents=True)
+        write_json(path / "config.json", plain)
+    except OSError as error:
+        shutil.rmtree(path, ignore_errors=True)
+        raise InputError(f"cannot write the run directory {path}: {error.strerror}") from None
+    return Run(path, plain)
+
+
+def check_new(path: str | Path) -> None:
+    """Raise InputError if a run directory exists already; ask before the work, not after."""
+    if Path(path).exists():
+        raise InputError(f"{path} exists already; choose another directory with --out, or remove it")
+
+
+def load(path: str | Path) -> Run:
+    """A finished or unfinished run, read back.
+
+    Raises:
+      InputError: there is no run there, or nothing in it is trained yet.
+    """
+    path = Path(path)
+    if not (path / "config.json").is_file():
+        raise InputError(f"{path} is not a run directory: it has no config.json")
+    try:
+        run = Run(path, json.loads((path / "config.json").read_text()))
+        run.model, run.preprocessing, run.classes, run.history()  # they raise where it is damaged
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path}: a file of this run is damaged ({error!r})") from None
+    if run.best_step() is None:
+        raise InputError(f"{path} holds no checkpoint: its training ended before the first epoch did")
+    return run
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a file that is there complete or not at all."""
+    draft = path.with_name(f"{path.name}.tmp")
+    draft.write_text(json.dumps(value, indent=2) + "\n")
+    draft.replace(path)
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} is not plain data")

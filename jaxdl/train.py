@@ -1,0 +1,195 @@
+"""Training as pure functions: a state of arrays, and steps from state and batch to state and sums.
+
+Nothing here compiles, prints, or keeps anything: jit the steps (or map them, see `parallel`) and write the loop, or
+let `jaxdl.fit` do it.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array, lax
+
+from jaxdl import losses, models, trees
+from jaxdl.augment import Augmentation
+from jaxdl.losses import Loss
+from jaxdl.metrics import Metric, accuracy, mean
+
+Batch = Mapping[str, Any]
+Sums = dict[str, Any]
+Normalize = Callable[[Array], Array]
+TrainStep = Callable[["TrainState", Batch], tuple["TrainState", Sums]]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class TrainState:
+    """All that training needs to go on: arrays, nothing else."""
+
+    step: Array
+    """int32 []"""
+    params: dict[str, Any]
+    model_state: dict[str, Any]
+    """The other collections of the model: `{"batch_stats": …}`, or `{}`."""
+    opt_state: Any
+    """Of the trainable parameters only."""
+    key: Array
+    """A typed PRNG key; step n uses `fold_in(key, n)`."""
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """What `model.apply` takes."""
+        return {"params": self.params, **self.model_state}
+
+
+def init_state(
+    variables: Mapping[str, Any],
+    optimizer: optax.GradientTransformation,
+    key: Array,
+    trainable: trees.Tree | None = None,
+) -> TrainState:
+    """The state before the first step, with copies of the variables, so that the step may be given its memory.
+
+    Args:
+      variables: `{"params": …, "batch_stats": …}`, from `model.init` or `pretrained.load`.
+      optimizer: any optax transformation.
+      key: typed PRNG key, `jax.random.key(seed)`.
+      trainable: mask over the parameters; None where all are trained. The optimizer sees the trainable ones only.
+
+    Raises:
+      InputError: the mask belongs to other parameters.
+    """
+    model_state = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), dict(variables))
+    params = model_state.pop("params")
+    moving = params if trainable is None else trees.split(params, trainable)[0]
+    return TrainState(jnp.zeros((), jnp.int32), params, model_state, optimizer.init(moving), jnp.copy(key))
+
+
+def make_train_step(
+    model: Any,
+    optimizer: optax.GradientTransformation,
+    *,
+    loss: Loss = losses.cross_entropy,
+    metrics: Mapping[str, Metric] | None = None,
+    trainable: trees.Tree | None = None,
+    batch_stats: models.BatchStats = "update",
+    augment: Augmentation | None = None,
+    normalize: Normalize | None = None,
+    axis_name: str | None = None,
+) -> TrainStep:
+    """A pure step `(state, batch) -> (state, sums)`.
+
+    The parameters are split by the mask before differentiation: there is no gradient, no optimizer state, no decay and
+    no clipping for frozen ones, and frozen modules run as in evaluation (`models.apply`).
+
+    Args:
+      model: a Flax module.
+      optimizer: the one given to `init_state`.
+      loss: `(outputs, labels [B]) -> [B]`; its mean over the batch's weights is minimised.
+      metrics: sums of these are returned beside those of "loss"; None for accuracy.
+      trainable: the mask given to `init_state`.
+      batch_stats: "frozen" keeps the running averages of trainable modules too, and normalises by them.
+      augment: `(key, images) -> images`, drawn anew each step.
+      normalize: from pixels to the model's input, `Preprocessing.normalize`.
+      axis_name: of the mapped axis under `pmap`: gradients, sums and batch statistics are taken over all of it.
+
+    Returns:
+      The step. Its batch is `{"image" | "features": [B,…], "label": [B], "weight": [B]}`.
+    """
+    metrics = {"loss": mean(loss), **({"accuracy": accuracy} if metrics is None else metrics)}
+    frozen = frozenset() if trainable is None else trees.frozen_modules(trainable)
+
+    def over_all(tree: Any) -> Any:
+        return tree if axis_name is None else lax.psum(tree, axis_name)
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Sums]:
+        key = jax.random.fold_in(state.key, state.step)
+        if axis_name is not None:
+            key = jax.random.fold_in(key, lax.axis_index(axis_name))
+        augment_key, dropout_key = jax.random.split(key)
+        x, labels, weights = inputs(batch), batch["label"], batch["weight"]
+        if augment is not None:
+            x = augment(augment_key, x)
+        if normalize is not None:
+            x = normalize(x)
+        moving, still = (state.params, {}) if trainable is None else trees.split(state.params, trainable)
+        total_weight = over_all(weights.sum())
+
+        def objective(moving: dict[str, Any]) -> tuple[Array, tuple[Array, dict[str, Any]]]:
+            outputs, model_state = models.apply(
+                model,
+                {"params": trees.join(moving, still), **state.model_state},
+                x,
+                key=dropout_key,
+                frozen=frozen,
+                batch_stats=batch_stats,
+                axis_name=axis_name,
+            )
+            return (loss(outputs, labels) * weights).sum() / total_weight, (outputs, model_state)
+
+        grads, (outputs, model_state) = jax.grad(objective, has_aux=True)(moving)
+        updates, opt_state = optimizer.update(over_all(grads), state.opt_state, moving)
+        params = trees.join(optax.apply_updates(moving, updates), still)
+        sums = over_all({name: metric.update(outputs, labels, weights) for name, metric in metrics.items()})
+        return replace(state, step=state.step + 1, params=params, model_state=model_state, opt_state=opt_state), sums
+
+    return step
+
+
+def make_eval_step(
+    model: Any,
+    *,
+    loss: Loss = losses.cross_entropy,
+    metrics: Mapping[str, Metric] | None = None,
+    normalize: Normalize | None = None,
+) -> Callable[[Mapping[str, Any], Batch], Sums]:
+    """A pure function `(variables, batch) -> sums` of the loss and the metrics (None: accuracy)."""
+    metrics = {"loss": mean(loss), **({"accuracy": accuracy} if metrics is None else metrics)}
+    predict = make_predict_step(model, normalize=normalize)
+
+    def step(variables: Mapping[str, Any], batch: Batch) -> Sums:
+        outputs = predict(variables, batch)
+        return {name: metric.update(outputs, batch["label"], batch["weight"]) for name, metric in metrics.items()}
+
+    return step
+
+
+def make_predict_step(model: Any, *, normalize: Normalize | None = None) -> Callable[[Mapping[str, Any], Batch], Array]:
+    """A pure function `(variables, batch) -> outputs [B,K]`, in evaluation mode."""
+
+    def step(variables: Mapping[str, Any], batch: Batch) -> Array:
+        x = inputs(batch)
+        return model.apply(variables, x if normalize is None else normalize(x), train=False)
+
+    return step
+
+
+def make_epoch(step: TrainStep) -> Callable[[TrainState, Batch, Array, Array], tuple[TrainState, Sums]]:
+    """A whole epoch as one pure function, for data that lies on the device.
+
+    Args:
+      step: from `make_train_step`.
+
+    Returns:
+      `(state, data, indices, weights) -> (state, sums)`: `data` holds all examples, `{"image" | "features": [N,…],
+      "label": [N]}`; `indices` and `weights`, `[steps,B]`, come from `data.order`. The result is that of the same
+      steps one by one.
+    """
+
+    def epoch(state: TrainState, data: Batch, indices: Array, weights: Array) -> tuple[TrainState, Sums]:
+        def body(state: TrainState, rows: tuple[Array, Array]) -> tuple[TrainState, Sums]:
+            batch = {name: array[rows[0]] for name, array in data.items()}  # gathered as uint8, [B,…]
+            return step(state, {**batch, "weight": rows[1]})
+
+        state, sums = lax.scan(body, state, (indices, weights))
+        return state, jax.tree.map(lambda leaf: leaf.sum(0), sums)
+
+    return epoch
+
+
+def inputs(batch: Batch) -> Array:
+    """The batch's images or features."""
+    return batch["image"] if "image" in batch else batch["features"]
