@@ -45,7 +45,7 @@ def affine(*, flip: bool = False, rotate: float = 0.0, zoom: float = 0.0, shift:
         mirror = jnp.where(flip & jax.random.bernoulli(mirror_key, 0.5, (b,)), -1.0, 1.0)
         angle = math.radians(rotate) * jax.random.uniform(angle_key, (b,), minval=-1.0)
         size = jnp.exp(math.log1p(zoom) * jax.random.uniform(size_key, (b,), minval=-1.0))
-        move = jnp.array([h, w]) * shift * jax.random.uniform(move_key, (b, 2), minval=-1.0)
+        move = jnp.array([[h, w]]) * shift * jax.random.uniform(move_key, (b, 2), minval=-1.0)
         # Rows take (row, column) of an output pixel, from the image's middle, to where it is read.
         matrix = jnp.stack(
             [
@@ -75,7 +75,7 @@ def warp(images: Array, matrix: Array, move: Array) -> Array:
     columns = jnp.arange(w) - (w - 1) / 2
     middle = jnp.array([(h - 1) / 2, (w - 1) / 2])
     grid = jnp.stack(jnp.meshgrid(rows, columns, indexing="ij"))  # [2,H,W]
-    source = jnp.einsum("bij,jhw->bihw", matrix, grid, precision="highest") + (move + middle)[:, :, None, None]
+    source = jnp.einsum("bij,jhw->bihw", matrix, grid, precision="highest") + (move + middle[None])[:, :, None, None]
     low = jnp.floor(source)
     fraction = source - low  # [B,2,H,W]
     low = low.astype(jnp.int32)

@@ -33,12 +33,13 @@ def save(directory: str | Path, state: TrainState) -> Path:
         "progress": {"step": state.step, "key": jax.random.key_data(state.key)},
     }
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with _quiet():
             ocp.save_checkpointables(path, {name: item for name, item in items.items() if jax.tree.leaves(item)})
     except Exception as error:
         for leftover in path.parent.glob(f"{path.name}*tmp*"):
             shutil.rmtree(leftover, ignore_errors=True)
-        if shutil.disk_usage(path.anchor if not path.parent.exists() else path.parent).free < _size(items):
+        if shutil.disk_usage(path.parent if path.parent.exists() else path.anchor).free < _size(items):
             raise InputError(f"the disk is full: cannot save {path}; free some space") from None
         if isinstance(error, OSError):
             raise InputError(f"cannot save {path}: {error.strerror or error}") from None
@@ -115,6 +116,8 @@ def _read(path: Path, like: Mapping[str, Any]) -> dict[str, Any]:
             if name not in metadata:
                 raise InputError(f"{path} has no {name}; it was saved for another model")
             found = _named(metadata[name].metadata if hasattr(metadata[name], "metadata") else metadata[name])
+            if not found:
+                raise InputError(f"{path} is damaged (the description of its {name} is empty)")
             if problem := trees.difference(_named(tree), found):
                 raise InputError(f"{path} was saved for another model or optimizer, its {name} differ:\n{problem}")
         try:

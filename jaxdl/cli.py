@@ -242,7 +242,12 @@ def _train(
         "model": {"name": options.model, "num_classes": len(splits.train.classes), "options": {}},
         "classes": splits.train.classes,
         "preprocessing": preprocessing,
-        "data": {"folder": options.folder, **vars(options.data), "fingerprint": data.fingerprint(*splits), **counts},
+        "data": {
+            "folder": options.folder,
+            **vars(options.data),
+            "fingerprint": data.fingerprint(*splits),
+            "counts": counts,
+        },
         "phases": phases,
         "command": options,
     }
@@ -340,8 +345,9 @@ def _parse(arguments: list[str]) -> Any:
     except SystemExit as stop:
         if not stop.code:  # --help
             raise
-    lines = [line.strip("│ ") for line in errors.getvalue().splitlines()[1:]]
-    rules = [n for n, line in enumerate(lines) if set(line) <= set("─╰╯")]
+    frame = " │─╭╮╰╯|-+"  # with the ASCII that stands in for it where the terminal has no more
+    lines = [line.strip(" │|") for line in errors.getvalue().splitlines()[1:]]
+    rules = [n for n, line in enumerate(lines) if not line.strip(frame)]
     message = " ".join(lines[: rules[0]])
     near = next((f"; the nearest: {line.split()[0]}" for line in lines[rules[0] :] if line.startswith("--")), "")
     name = " ".join(["jaxdl", *arguments[:1]]) if arguments and arguments[0] in COMMANDS else "jaxdl"

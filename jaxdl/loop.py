@@ -111,7 +111,9 @@ def fit(
 
     all_metrics = _with_loss(loss, metrics)
     steps = -(-len(train_data) // batch_size)
-    resident = train_data if isinstance(train_data, Arrays) and mesh is None and _one_program(train_data, variables) else None
+    resident = (
+        train_data if isinstance(train_data, Arrays) and mesh is None and _one_program(train_data, variables) else None
+    )
     display = _Display(all_metrics, progress, sum(phase.epochs for phase in phases))
     history: list[dict[str, Any]] = []
     state = None

@@ -43,7 +43,7 @@ class Phase:
 
 def make_schedule(phase: Phase, steps: int) -> optax.Schedule:
     """The learning rate as a function of the step within a phase of that many steps."""
-    warm = round(phase.warmup * steps)
+    warm = min(round(phase.warmup * steps), steps - 1)  # at least one step at the full rate
     if phase.schedule == "cosine":
         return optax.warmup_cosine_decay_schedule(
             0.0 if warm else phase.learning_rate, phase.learning_rate, warm, steps

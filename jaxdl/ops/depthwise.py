@@ -101,9 +101,7 @@ def _input_gradient(shape: tuple[int, ...], kernel: Array, stride: int, dy: Arra
             for i in range(p, k, stride):
                 for j in range(q, k, stride):
                     # Padded pixel p + stride*r gets dy[r - i//stride] through tap i.
-                    total = (
-                        total + _window(dy, reach - i // stride, reach - j // stride, rows, cols, 1) * taps[i, j]
-                    )
+                    total = total + _window(dy, reach - i // stride, reach - j // stride, rows, cols, 1) * taps[i, j]
             phases.append(total)
     dx = jnp.stack(phases, axis=-2).reshape(b, rows, cols, stride, stride, c)
     dx = dx.transpose(0, 1, 3, 2, 4, 5).reshape(b, rows * stride, cols * stride, c)

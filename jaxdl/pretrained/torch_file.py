@@ -9,6 +9,7 @@ Source: `torch.serialization._legacy_save` and `_legacy_load`, https://github.co
 """
 
 import io
+import math
 import pickletools
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -107,6 +108,8 @@ def _array(name: str, tensor: Tensor, numbers: np.ndarray) -> np.ndarray:
     last = tensor.offset + sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.strides, strict=True))
     if 0 in tensor.shape:
         return np.zeros(tensor.shape, numbers.dtype)
+    if math.prod(tensor.shape) > len(numbers):
+        raise BadFile(f"{name} repeats its numbers")
     if last >= len(numbers):
         raise BadFile(f"{name} reaches past the end of its storage")
     strides = [stride * numbers.itemsize for stride in tensor.strides]
@@ -168,6 +171,9 @@ def _load(stream: BinaryIO) -> Any:
             case "TUPLE1" | "TUPLE2" | "TUPLE3":
                 n = int(opcode.name[-1])
                 stack[-n:] = [tuple(stack[-n:])]
+            case "APPEND":
+                value = stack.pop()
+                stack[-1].append(value)
             case "APPENDS":
                 values = pop_to_mark()
                 stack[-1].extend(values)

@@ -1,0 +1,128 @@
+"""The command line as a user meets it: real processes for the main job, in-process for what goes wrong."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import skimage.data
+from PIL import Image
+
+from jaxdl import cli
+
+
+def jaxdl(*arguments, cwd):
+    """Run the command; its standard output."""
+    command = [sys.executable, "-c", "from jaxdl.cli import main; main()", *map(str, arguments)]
+    environment = {**os.environ, "XDG_CACHE_HOME": str(cwd / "cache")}
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Patches of three photographs, from different halves for training and test."""
+    root = tmp_path_factory.mktemp("cli")
+    draw = np.random.default_rng(0)
+    for name in ("brick", "grass", "gravel"):
+        photograph = getattr(skimage.data, name)()
+        for split, left, count in (("train", 0, 10), ("test", 256, 6)):
+            folder = root / "photos" / split / name
+            folder.mkdir(parents=True)
+            for n in range(count):
+                y, x = draw.integers(512 - 96), left + draw.integers(256 - 96)
+                Image.fromarray(photograph[y : y + 96, x : x + 96]).save(folder / f"{n}.png")
+    return root
+
+
+@pytest.mark.slow
+def test_fine_tune_evaluate_predict_show(photos):
+    said = jaxdl("fine-tune", "photos", "--out", "run", "--epochs", 1, "--head-epochs", 6, "--start", "top", cwd=photos)
+    summary = json.loads((photos / "run" / "summary.json").read_text())
+    assert f"test accuracy {summary['accuracy']:.4f} on 18 images" in said
+    assert summary["accuracy"] >= 0.9
+    assert len((photos / "run" / "metrics.jsonl").read_text().splitlines()) == 7
+    config = json.loads((photos / "run" / "config.json").read_text())
+    assert config["classes"] == ["brick", "grass", "gravel"]
+    assert config["preprocessing"]["size"] == 224
+
+    figures = json.loads(jaxdl("evaluate", "run", "photos", "--json", cwd=photos))
+    assert figures["accuracy"] == pytest.approx(summary["accuracy"])
+    assert (figures["count"], figures["split"]) == (18, "test")
+
+    images = [f"photos/test/{name}/0.png" for name in ("brick", "grass")]
+    answers = json.loads(jaxdl("predict", "run", *images, "--json", cwd=photos))
+    assert [answer["path"] for answer in answers] == images
+    assert sum(top["probability"] for top in answers[0]["top"]) == pytest.approx(1, abs=1e-5)
+    assert "photos/test/brick/0.png:" in jaxdl("predict", "run", images[0], cwd=photos)
+
+    table = jaxdl("show", "run", cwd=photos)
+    frozen = [line for line in table.splitlines() if line.endswith("frozen")]
+    assert any(line.startswith("stem/kernel") for line in frozen)
+    assert not any(line.startswith("head") for line in frozen)
+
+
+@pytest.mark.slow
+def test_train_from_scratch_on_one_folder_that_it_splits(photos):
+    said = jaxdl(
+        "train", "photos/train", "--model", "tiny_vgg", "--size", 16, "--epochs", 1, "--out", "scratch", cwd=photos
+    )
+    assert "on 6 images" in said
+    figures = json.loads(jaxdl("evaluate", "scratch", "photos/train", "--json", cwd=photos))
+    assert (figures["count"], figures["split"]) == (6, "test")
+    figures = json.loads(jaxdl("evaluate", "scratch", "photos/test", "--json", cwd=photos))
+    assert (figures["count"], figures["split"]) == (18, "all")
+
+
+def test_models_lists_every_network(capsys):
+    cli.main(["models"])
+    table = capsys.readouterr().out
+    assert "5,288,548" in table
+    assert "tiny_vgg" in table
+    cli.main(["models", "--json"])
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["efficientnet_lite0"]["weights"] == "installed"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ("fintune photos", "no command is called 'fintune'; the nearest: fine-tune"),
+        ("fine-tune photos --modle x", "the nearest: --model"),
+        ("fine-tune", "FOLDER"),
+        ("fine-tune photos --epochs many", "--epochs"),
+        ("fine-tune nowhere", "there is no folder nowhere"),
+        ("fine-tune photos --model efficientnet_lite9", "the nearest: efficientnet_lite"),
+        ("fine-tune photos --start block_5", "the nearest: blocks_5"),
+        ("fine-tune photos --epochs 0 --head-epochs 0", "0 epochs"),
+        ("fine-tune photos --out photos", "exists already"),
+        ("fine-tune photos --learning-rate -1", "learning rate"),
+        ("fine-tune photos --augment.zoom -1 --out new", "zoom"),
+        ("fine-tune photos/train/brick", "there is none"),
+        ("train photos --model tinyvgg", "the nearest: tiny_vgg"),
+        ("train photos --size 2 --out new", "cannot take inputs"),
+        ("evaluate photos photos", "not a run directory"),
+        ("predict photos a.png", "not a run directory"),
+        ("show nowhere", "not a run directory"),
+    ],
+)
+def test_mistakes_get_one_line_and_exit_code_2(arguments, reason, photos, capsys, monkeypatch):
+    monkeypatch.chdir(photos)
+    before = sorted(photos.rglob("*"))
+    with pytest.raises(SystemExit) as stop:
+        cli.main(arguments.split())
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert stop.value.code == 2
+    assert error.startswith("jaxdl: ")
+    assert reason in error
+    assert sorted(photos.rglob("*")) == before, "something half-written was left behind"
+
+
+def test_help_is_not_an_error(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["fine-tune", "--help"])
+    assert stop.value.code == 0
+    assert "--head-epochs" in capsys.readouterr().out

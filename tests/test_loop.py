@@ -1,0 +1,150 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import fill
+from sklearn.metrics import accuracy_score, log_loss
+
+import jaxdl
+from jaxdl import data, losses, metrics, models, parallel
+from jaxdl.errors import InputError
+from jaxdl.optim import Phase
+
+
+def blobs(n=40, seed=0, classes=3):
+    """Points around `classes` corners of a square."""
+    draw = np.random.default_rng(seed)
+    labels = draw.integers(0, classes, n)
+    corners = np.array([[0, 0], [4, 0], [0, 4]], np.float32)
+    return data.from_arrays((corners[labels] + draw.normal(size=(n, 2))).astype(np.float32), labels, "abc"[:classes])
+
+
+def pictures(n=22, seed=0):
+    draw = np.random.default_rng(seed)
+    labels = draw.integers(0, 2, n)
+    return data.from_arrays(
+        (labels[:, None, None] * 100 + draw.integers(0, 99, (n, 8, 8))).astype(np.uint8), labels, "ab"
+    )
+
+
+def normalize(x):
+    return x.astype(jnp.float32) / 255
+
+
+def test_a_dense_net_learns_and_the_history_says_so():
+    model = models.create("dense", 3, hidden=(16,))
+    result = jaxdl.fit(model, blobs(200), blobs(50, 1), phases=Phase(15, 0.03), progress=False)
+    assert jaxdl.evaluate(model, result.variables, blobs(100, 2))["accuracy"] > 0.9
+    last = result.history[-1]
+    assert last["loss"] < result.history[0]["loss"]
+    assert (last["epoch"], last["step"], last["phase"]) == (15, 15 * 7, "train")
+    assert {"accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds", "examples_per_second"} <= last.keys()
+
+
+def test_a_neuron_learns_two_classes():
+    model = models.create("neuron", 1)
+    result = jaxdl.fit(
+        model, blobs(100, classes=2), phases=Phase(20, 0.1), loss=losses.binary_cross_entropy, progress=False
+    )
+    figures = jaxdl.evaluate(model, result.variables, blobs(60, 1, classes=2), loss=losses.binary_cross_entropy)
+    assert figures["accuracy"] > 0.9
+
+
+def test_each_step_is_traced_once_although_the_last_batch_is_short(capsys):
+    traces = []
+
+    def augment(key, images):
+        traces.append(images.shape)
+        return images
+
+    def mark(x):
+        traces.append("normalized")
+        return normalize(x)
+
+    model = models.create("cnn", 2, filters=(2,))
+    jaxdl.fit(model, pictures(22), pictures(9), phases=Phase(3, 0.01), batch_size=8, augment=augment, normalize=mark)
+    # The train step and the evaluation step, each once over three epochs with a last batch of 6 of 8 and 1 of 8.
+    assert [trace for trace in traces if trace != "normalized"] == [(8, 8, 8, 1)]
+    assert traces.count("normalized") == 2
+    assert "epoch  3/3" in capsys.readouterr().err
+
+
+def test_a_resident_epoch_equals_streamed_steps(monkeypatch):
+    model = models.create("dense", 3, hidden=(4,))
+    variables = fill(model, (2,))
+    resident = jaxdl.fit(model, blobs(), variables=variables, phases=Phase(2, 0.1), batch_size=16, progress=False)
+    monkeypatch.setattr("jaxdl.loop._one_program", lambda source, variables: False)
+    streamed = jaxdl.fit(model, blobs(), variables=variables, phases=Phase(2, 0.1), batch_size=16, progress=False)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), resident.variables, streamed.variables
+    )
+    for a, b in zip(resident.history, streamed.history, strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
+
+
+def test_a_mesh_of_eight_trains_as_one_device_does():
+    model = models.create("dense", 3, hidden=(4,))
+    variables = fill(model, (2,))
+    one = jaxdl.fit(model, blobs(), variables=variables, phases=Phase(2, 0.1), batch_size=12, progress=False)
+    mesh = parallel.make_mesh()
+    eight = jaxdl.fit(
+        model, blobs(), variables=variables, phases=Phase(2, 0.1), batch_size=12, progress=False, mesh=mesh
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), one.variables, eight.variables)
+    figures = [jaxdl.evaluate(model, one.variables, blobs(21, 1), mesh=m, batch_size=8) for m in (None, mesh)]
+    assert figures[0] == pytest.approx(figures[1])
+    logits = [jaxdl.predict(model, one.variables, blobs(21, 1), mesh=m, batch_size=5) for m in (None, mesh)]
+    np.testing.assert_allclose(*logits, rtol=1e-5)
+
+
+def test_evaluate_is_scikit_learns_and_predict_keeps_the_order():
+    model = models.create("dense", 3)
+    variables, source = fill(model, (2,)), blobs(37)
+    logits = jaxdl.predict(model, variables, source, batch_size=8)
+    figures = jaxdl.evaluate(model, variables, source, batch_size=8)
+    assert figures["count"] == 37
+    assert figures["accuracy"] == pytest.approx(accuracy_score(source.labels, logits.argmax(-1)))
+    p = np.asarray(jax.nn.softmax(logits), np.float64)
+    assert figures["loss"] == pytest.approx(log_loss(source.labels, p / p.sum(-1, keepdims=True)), rel=1e-4)
+    np.testing.assert_allclose(logits, jaxdl.predict(model, variables, source.inputs), rtol=1e-5)
+
+
+def test_phases_follow_each_other_and_only_the_second_moves_the_trunk():
+    model = models.create("dense", 3, hidden=(4,))
+    variables = fill(model, (2,))
+    seen = []
+
+    def watch(event):
+        same = np.array_equal(event.state.params["dense_0"]["kernel"], variables["params"]["dense_0"]["kernel"])
+        seen.append((event.epoch, event.phase.name, int(event.state.step), same))
+
+    phases = [Phase(2, 0.1, name="head", trainable=("head",)), Phase(1, 0.01, name="all")]
+    jaxdl.fit(model, blobs(), variables=variables, phases=phases, callbacks=(watch,), progress=False)
+    assert seen == [(1, "head", 2, True), (2, "head", 4, True), (3, "all", 6, False)]
+
+
+def test_other_metrics_are_carried_along():
+    model = models.create("dense", 3)
+    chosen = {"top2": metrics.top_k(2)}
+    result = jaxdl.fit(model, blobs(), blobs(9), phases=Phase(1, 0.1), metrics=chosen, progress=False)
+    assert {"loss", "top2", "val_top2"} <= result.history[0].keys()
+    assert "accuracy" not in result.history[0]
+
+
+def test_what_cannot_be_trained():
+    model = models.create("dense", 2)
+    with pytest.raises(InputError, match="out of range: labels of 2 classes"):
+        jaxdl.fit(model, blobs(), phases=Phase(1, 0.1))
+    with pytest.raises(InputError, match="out of range"):
+        jaxdl.evaluate(model, fill(model, (2,)), blobs())
+    model = models.create("dense", 3)
+    with pytest.raises(InputError, match="no parameter matches 'haed'; the nearest: head"):
+        jaxdl.fit(model, blobs(), phases=Phase(1, 0.1, trainable=("haed",)))
+    with pytest.raises(InputError, match="do not belong to this model"):
+        jaxdl.fit(model, blobs(), phases=Phase(1, 0.1), variables=fill(models.create("dense", 4), (2,)))
+    with pytest.raises(InputError, match="the loss became .* lower learning rate"):
+        jaxdl.fit(model, blobs(), phases=Phase(9, 1e30, optimizer="sgd", clip_norm=None, warmup=0), progress=False)
+    with pytest.raises(InputError, match="batch_size"):
+        jaxdl.fit(model, blobs(), phases=Phase(1, 0.1), batch_size=0)
+    with pytest.raises(InputError, match="no phase"):
+        jaxdl.fit(model, blobs(), phases=())

@@ -1,0 +1,102 @@
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import fill
+from flax import linen as nn
+
+from jaxdl import models, trees
+from jaxdl.errors import InputError
+from jaxdl.models.efficientnet import round_channels
+
+
+@pytest.mark.parametrize("name", [name for name in models.names() if models.parameters(name)])
+def test_parameter_counts_are_the_published_ones(name):
+    size = models.input_size(name)
+    variables, outputs = models.shapes(models.create(name, 1000), (size, size, 3))
+    assert trees.count(variables["params"]) == models.parameters(name)
+    assert outputs.shape == (1, 1000)
+
+
+def test_b0_has_the_statistics_that_keras_counts():
+    # Keras counts 4,049,571 without the top: the parameters, the statistics, and 7 numbers of its normalisation layers.
+    trunk = models.without_head(models.create("efficientnet_b0", 1000))
+    variables, _ = models.shapes(trunk, (224, 224, 3))
+    assert trees.count(variables["params"]) + trees.count(variables["batch_stats"]) + 7 == 4_049_571
+
+
+@pytest.mark.parametrize(
+    ("channels", "width", "expected"), [(32, 1.0, 32), (32, 1.1, 32), (24, 1.4, 32), (40, 1.2, 48)]
+)
+def test_channels_are_rounded_to_eights(channels, width, expected):
+    assert round_channels(channels, width) == expected
+
+
+def test_the_neuron_is_a_weighted_sum():
+    model = models.create("neuron", 1)
+    variables = {"params": {"head": {"kernel": jnp.array([[2.0], [-1.0]]), "bias": jnp.array([0.5])}}}
+    np.testing.assert_allclose(model.apply(variables, jnp.array([[3.0, 4.0]])), [[2.5]])
+
+
+@pytest.mark.parametrize("name", ["dense", "cnn", "tiny_vgg", "efficientnet_lite0"])
+def test_the_network_is_its_trunk_and_its_head(name, key):
+    model = models.create(name, 5)
+    variables = fill(model, (32, 32, 3))
+    x = jax.random.uniform(key, (2, 32, 32, 3))
+    logits = model.apply(variables, x, train=False)
+    params = dict(variables["params"])
+    head = params.pop("head")
+    features = models.without_head(model).apply({**variables, "params": params}, x, train=False)
+    chex.assert_shape(logits, (2, 5))
+    np.testing.assert_allclose(features @ head["kernel"] + head["bias"][None], logits, rtol=1e-4, atol=1e-5)
+
+
+class Small(nn.Module):
+    """BatchNorm and Dropout switched by fields in one block, and by the call in the other."""
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        for name in ("first", "second"):
+            x = nn.Dense(4, name=name)(x)
+            if name == "first":
+                x = nn.BatchNorm(use_running_average=not train, name="first_bn")(x)
+            else:
+                x = nn.BatchNorm(name="second_bn")(x, use_running_average=not train)
+        return nn.Dropout(0.5, name="drop")(x, deterministic=not train)
+
+
+def test_apply_trains_what_is_not_frozen(key):
+    model, x = Small(), jax.random.normal(key, (8, 3))
+    variables = jax.jit(model.init)(key, x)
+    for frozen, moves in [
+        ((), {"first_bn", "second_bn"}),
+        (("first_bn",), {"second_bn"}),
+        (("second_bn",), {"first_bn"}),
+    ]:
+        _, state = models.apply(model, variables, x, key=key, frozen=frozenset(frozen))
+        old, new = variables["batch_stats"], state["batch_stats"]
+        assert {name for name in old if (old[name]["mean"] != new[name]["mean"]).any()} == moves
+    _, state = models.apply(model, variables, x, key=key, batch_stats="frozen")
+    chex.assert_trees_all_equal(state["batch_stats"], variables["batch_stats"])
+
+
+def test_a_wholly_frozen_network_runs_as_in_evaluation(key):
+    model, x = Small(), jax.random.normal(key, (8, 3))
+    variables = jax.jit(model.init)(key, x)
+    frozen = trees.frozen_modules(jax.tree.map(lambda _: False, variables["params"]))
+    y, _ = models.apply(model, variables, x, key=key, frozen=frozen)
+    np.testing.assert_array_equal(y, model.apply(variables, x, train=False))
+    y, _ = models.apply(model, variables, x, key=key)
+    assert (np.asarray(y) == 0).any(), "dropout is on in training"
+
+
+def test_errors_name_what_there_is():
+    with pytest.raises(InputError, match="nearest: efficientnet_b0"):
+        models.create("eficientnet_b0", 3)
+    with pytest.raises(InputError, match="nearest: hidden"):
+        models.create("dense", 3, hiden=(1,))
+    with pytest.raises(InputError, match="at least one class"):
+        models.create("dense", 0)
+    with pytest.raises(InputError, match="cannot take inputs"):
+        models.shapes(models.create("cnn", 3), (5,))

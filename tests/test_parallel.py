@@ -1,0 +1,78 @@
+"""The same step on one device, under jit over eight, and under pmap over eight."""
+
+import chex
+import jax
+import numpy as np
+import optax
+import pytest
+from conftest import fill
+from flax import linen as nn
+
+from jaxdl import parallel, train, trees
+
+OPTIMIZER = optax.sgd(0.1, momentum=0.9)
+
+
+class Net(nn.Module):
+    """Convolution and BatchNorm; no dropout, whose draws differ between the devices of a pmap."""
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = nn.Conv(4, (3, 3), name="stem")(x)
+        x = nn.relu(nn.BatchNorm(name="stem_bn", momentum=0.9)(x, use_running_average=not train))
+        return nn.Dense(3, name="head")(x.mean((1, 2)))
+
+
+def batches(count=3, size=16):
+    draw = np.random.default_rng(0)
+    for n in range(count):
+        weight = np.ones(size, np.float32)
+        weight[size - 5 * (n == count - 1) :] = 0  # the last one is short
+        yield {
+            "image": draw.normal(size=(size, 6, 6, 3)).astype("f4"),
+            "label": draw.integers(0, 3, size),
+            "weight": weight,
+        }
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_jit_over_a_mesh_and_pmap_equal_one_device(frozen):
+    assert jax.device_count() == 8
+    model = Net()
+    variables = fill(model, (6, 6, 3))
+    mask = trees.mask(variables["params"], ["head"]) if frozen else None
+
+    def final(run, state, place=lambda batch: batch):
+        total = None
+        for batch in batches():
+            state, sums = run(state, place(batch))
+            total = sums if total is None else jax.tree.map(np.add, total, sums)
+        return state, total
+
+    step = train.make_train_step(model, OPTIMIZER, trainable=mask)
+    state = train.init_state(variables, OPTIMIZER, jax.random.key(0), mask)
+    one, sums = final(jax.jit(step), state)
+
+    mesh = parallel.make_mesh()
+    placed = parallel.replicate(mesh, state)
+    eight, sums_8 = final(jax.jit(step), placed, lambda batch: parallel.shard_batch(mesh, batch))
+
+    mapped = train.make_train_step(model, OPTIMIZER, trainable=mask, axis_name=parallel.AXIS)
+    run = parallel.pmap_step(mapped, jax.devices())
+    stacked, sums_p = final(run, parallel.stack(state, 8))
+    pmapped = parallel.unstack(stacked)
+
+    for other, other_sums in ((eight, sums_8), (pmapped, sums_p)):
+        chex.assert_trees_all_close(other.params, one.params, rtol=1e-4, atol=1e-5)
+        chex.assert_trees_all_close(other.model_state, one.model_state, rtol=1e-4, atol=1e-5)
+        chex.assert_trees_all_close(other.opt_state, one.opt_state, rtol=1e-4, atol=1e-5)
+        chex.assert_trees_all_close(other_sums, sums, rtol=1e-4)
+    assert (one.params["head"]["kernel"] != variables["params"]["head"]["kernel"]).all()
+    assert np.array_equal(one.params["stem"]["kernel"], variables["params"]["stem"]["kernel"]) == frozen
+
+
+def test_a_mesh_of_some_devices_divides_the_batch():
+    mesh = parallel.make_mesh(jax.devices()[:4])
+    placed = parallel.shard_batch(mesh, {"image": np.zeros((8, 2))})
+    assert {shard.data.shape for shard in placed["image"].addressable_shards} == {(2, 2)}
+    assert len(placed["image"].addressable_shards) == mesh.size == 4

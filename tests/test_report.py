@@ -1,0 +1,40 @@
+import sys
+
+import numpy as np
+import pytest
+
+from jaxdl import report
+from jaxdl.errors import InputError
+
+ROWS = [
+    {"epoch": n, "loss": 1 / n, "accuracy": 1 - 1 / n, "val_loss": 1.1 / n, "val_accuracy": 0.9 - 1 / n}
+    for n in (1, 2, 3)
+]
+
+
+def test_curves_draw_what_they_are_given():
+    figure = report.curves({"one": ROWS, "two": [{k: v for k, v in row.items() if "val" not in k} for row in ROWS]})
+    loss, accuracy = figure.axes
+    assert [len(axis.lines) for axis in (loss, accuracy)] == [3, 3]
+    np.testing.assert_allclose(loss.lines[0].get_ydata(), [1, 1 / 2, 1 / 3])
+    assert [text.get_text() for text in accuracy.get_legend().get_texts()] == ["one", "two"]
+
+
+def test_predictions_say_what_is_wrong():
+    images = np.zeros((7, 8, 8, 1), np.uint8)
+    logits = np.eye(3)[[0, 1, 2, 0, 1, 2, 0]] * 9
+    figure = report.predictions(images, logits, np.array([0, 1, 2, 0, 1, 2, 1]), ("a", "b", "c"))
+    titles = [axis.get_title() for axis in figure.axes]
+    assert titles[0] == "a 100%"
+    assert titles[6] == "a 100%\nis b"
+    figure.savefig("/dev/null", format="png")
+
+
+def test_errors_name_the_history(monkeypatch):
+    with pytest.raises(InputError, match="'one' has no 'f1'"):
+        report.curves({"one": ROWS}, "f1")
+    with pytest.raises(InputError, match="'one' is empty"):
+        report.curves({"one": []})
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(InputError, match=r"jaxdl\[plots\]"):
+        report.curves({"one": ROWS})

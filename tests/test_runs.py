@@ -1,0 +1,84 @@
+import json
+
+import chex
+import pytest
+from conftest import fill
+
+import jaxdl
+from jaxdl import checkpoint, data, models, runs
+from jaxdl.errors import InputError
+from jaxdl.optim import Phase
+
+CONFIG = {
+    "model": {"name": "dense", "num_classes": 3, "options": {"hidden": (4,)}},
+    "classes": ("a", "b", "c"),
+    "preprocessing": data.Preprocessing(4, mean=(0.0,), std=(255.0,)),
+    "phases": [Phase(4, 0.1)],
+}
+
+
+def train(run, losses):
+    """A run whose validation losses are given: the history is written by hand, the states are real."""
+    variables = fill(run.model, (4, 4, 1))
+    source = data.from_arrays([[[0] * 4] * 4] * 3, [0, 1, 2])
+    epochs = iter(losses)
+
+    def record(event):
+        row = {**event.metrics, "val_loss": next(epochs)}
+        run.record(jaxdl.loop.Event(event.phase, event.epoch, row, event.state))
+
+    jaxdl.fit(
+        run.model, source, variables=variables, phases=Phase(len(losses), 0.1), callbacks=(record,), progress=False
+    )
+
+
+def test_the_best_and_the_last_are_kept(tmp_path):
+    run = runs.create(tmp_path / "run", CONFIG)
+    train(run, [0.9, 0.5, 0.7, float("nan")])
+    assert run.best_step() == 2
+    assert checkpoint.steps(run.path / "checkpoints") == [2, 4]
+    assert len(run.history()) == 4
+
+
+def test_a_run_is_read_back_as_it_was(tmp_path):
+    with runs.create(tmp_path / "run", CONFIG) as run:
+        train(run, [0.5])
+        summary = run.finish({"accuracy": 0.5})
+    back = runs.load(tmp_path / "run")
+    assert back.model == models.create("dense", 3, hidden=(4,))
+    assert back.preprocessing == CONFIG["preprocessing"]
+    assert back.classes == ("a", "b", "c")
+    like = {"params": back.shapes["params"]}
+    saved = checkpoint.restore_variables(run.path / "checkpoints", like)
+    chex.assert_trees_all_equal(back.variables(), saved)
+    assert json.loads((run.path / "summary.json").read_text()) == summary
+    assert {"accuracy", "best_step", "device", "versions"} <= summary.keys()
+
+
+def test_a_training_that_fails_at_once_leaves_nothing_behind(tmp_path):
+    with pytest.raises(RuntimeError), runs.create(tmp_path / "run", CONFIG):
+        raise RuntimeError
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(RuntimeError), runs.create(tmp_path / "run", CONFIG) as run:
+        train(run, [0.5])
+        raise RuntimeError
+    assert runs.load(tmp_path / "run").best_step() == 1
+
+
+def test_directories_that_are_not_runs(tmp_path):
+    with pytest.raises(InputError, match="exists already"):
+        runs.create(tmp_path, CONFIG)
+    with pytest.raises(InputError, match="not a run directory"):
+        runs.load(tmp_path)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match="cannot write"):
+        runs.create(tmp_path / "file" / "run", CONFIG)
+    run = runs.create(tmp_path / "run", CONFIG)
+    with pytest.raises(InputError, match="no checkpoint"):
+        runs.load(run.path)
+    (run.path / "config.json").write_text("{")
+    with pytest.raises(InputError, match="damaged"):
+        runs.load(run.path)
+    (run.path / "config.json").write_text("{}")
+    with pytest.raises(InputError, match="damaged"):
+        runs.load(run.path)

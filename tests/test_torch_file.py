@@ -1,0 +1,163 @@
+"""The reader of `.pth` files, on files written here with pickle as torch writes them."""
+
+import collections
+import contextlib
+import io
+import os
+import pickle
+import sys
+import types
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaxdl.pretrained import torch_file
+from jaxdl.pretrained.torch_file import BadFile
+
+
+def stand_in(module, name):
+    """A global that pickle writes as `module.name`."""
+    function = type(name, (), {"__module__": module, "__qualname__": name})
+    setattr(sys.modules[module], name, function)
+    return function
+
+
+@contextlib.contextmanager
+def a_torch_to_refer_to():
+    """pickle writes a global only if it can import it; other libraries must not find this one."""
+    names = ("torch", "torch._utils")
+    sys.modules.update({name: types.ModuleType(name) for name in names})
+    try:
+        yield
+    finally:
+        for name in names:
+            del sys.modules[name]
+
+
+class Tensor:
+    def __init__(self, array, **changes):
+        self.array, self.changes = array, changes
+
+    def __reduce__(self):
+        a = self.array
+        base = a if a.base is None else a.base
+        strides = tuple(s // a.itemsize for s in a.strides)
+        storage = types.SimpleNamespace(array=base)
+        parts = {"storage": storage, "offset": 0, "shape": a.shape, "strides": strides} | self.changes
+        rebuild = stand_in("torch._utils", "_rebuild_tensor_v2")
+        return rebuild, (*parts.values(), False, collections.OrderedDict())
+
+
+class Pickler(pickle.Pickler):
+    def persistent_id(self, value):
+        if isinstance(value, types.SimpleNamespace):
+            name = {"f": "FloatStorage", "i": "LongStorage"}[value.array.dtype.kind]
+            return ("storage", stand_in("torch", name), str(id(value.array)), "cpu", value.array.size, None)
+        return None
+
+
+def write(state, *, magic=torch_file.MAGIC, protocol=torch_file.PROTOCOL):
+    stream = io.BytesIO()
+    for value in (magic, protocol, {"little_endian": True}):
+        pickle.dump(value, stream, protocol=2)
+    with a_torch_to_refer_to():
+        Pickler(stream, protocol=2).dump(state)
+    arrays = [tensor.array if tensor.array.base is None else tensor.array.base for tensor in state.values()]
+    pickle.dump([str(id(array)) for array in arrays], stream, protocol=2)
+    for array in arrays:
+        stream.write(array.size.to_bytes(8, "little") + array.tobytes())
+    return stream.getvalue()
+
+
+def state():
+    weight = np.arange(12, dtype=np.float32).reshape(3, 4)
+    return collections.OrderedDict(
+        a=Tensor(weight), b=Tensor(np.array(7)), c=Tensor(np.arange(6.0, dtype="f4").reshape(2, 3).T)
+    )
+
+
+@pytest.fixture
+def file(tmp_path):
+    def make(data):
+        path = tmp_path / "weights.pth"
+        path.write_bytes(data)
+        return path
+
+    return make
+
+
+def test_reads_values_shapes_and_strides(file):
+    tensors = torch_file.read(file(write(state())))
+    assert list(tensors) == ["a", "b", "c"]
+    np.testing.assert_array_equal(tensors["a"], np.arange(12).reshape(3, 4))
+    assert tensors["b"] == 7
+    np.testing.assert_array_equal(tensors["c"], np.arange(6).reshape(2, 3).T)
+
+
+@given(data=st.data())
+def test_every_cut_is_an_error(data, tmp_path_factory):
+    whole = write(state())
+    path = tmp_path_factory.mktemp("cut") / "weights.pth"
+    path.write_bytes(whole[: data.draw(st.integers(0, len(whole) - 1))])
+    with pytest.raises(BadFile, match=r"weights\.pth"):
+        torch_file.read(path)
+
+
+@given(data=st.data())
+def test_a_flipped_bit_never_ends_in_another_error(data, tmp_path_factory):
+    whole = bytearray(write(state()))
+    bit = data.draw(st.integers(0, 8 * len(whole) - 1))
+    whole[bit // 8] ^= 1 << bit % 8
+    path = tmp_path_factory.mktemp("flip") / "weights.pth"
+    path.write_bytes(whole)
+    try:
+        torch_file.read(path)  # a flip in the numbers is for the digest to find
+    except BadFile as error:
+        assert str(path) in str(error)
+
+
+class Hostile:
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.mark}",)
+
+
+def test_nothing_in_a_file_is_run(file, tmp_path):
+    mark = tmp_path / "was-here"
+    hostile = collections.OrderedDict(a=Tensor(np.zeros(2, "f4")), b=Tensor(np.zeros(2, "f4")))
+    stream = io.BytesIO()
+    with a_torch_to_refer_to():
+        for value in (torch_file.MAGIC, torch_file.PROTOCOL, {"little_endian": True}, {**hostile, "c": Hostile(mark)}):
+            Pickler(stream, protocol=2).dump(value)
+    with pytest.raises(BadFile, match="system.*not part of a state dict"):
+        torch_file.read(file(stream.getvalue()))
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "damaged, or not"),
+        (b"just some text", "not a PyTorch weight file"),
+        (b"PK\x03\x04" + bytes(64), "zip"),
+        (pickle.dumps(42, protocol=2), "not a PyTorch weight file"),
+        (write(state(), protocol=9), "protocol 9"),
+        (write(state()) + b"x", "behind its last storage"),
+        (write({"a": Tensor(np.zeros(2, "f4"), shape=(2,), offset=1, strides=(1,))}), "past the end"),
+        (write({"a": Tensor(np.zeros(2, "f4"), offset=-1)}), "not part of a state dict"),
+        (write({"a": Tensor(np.zeros(2, "f4"), strides=(-1,))}), "not part of a state dict"),
+        (write({"a": Tensor(np.zeros(2, "f4"), shape=(1 << 40,), strides=(0,))}), "repeats"),
+    ],
+)
+def test_damage_is_named(file, data, reason):
+    with pytest.raises(BadFile, match=reason):
+        torch_file.read(file(data))
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(BadFile, match=r"no\.pth cannot be read"):
+        torch_file.read(tmp_path / "no.pth")
