@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -66,13 +67,13 @@ class FineTune:
     """A network with pretrained weights; `jaxdl models` lists them."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="RUN", help_behavior_hint="(default: runs/FOLDER-MODEL)")] = None
     """The run directory to make."""
-    start: Annotated[str | None, tyro.conf.arg(metavar="MODULE", help_behavior_hint="(default: all)")] = None
-    """First module that is unfrozen after the head, such as blocks_5."""
+    start: str = "blocks_5"
+    """First module that is unfrozen after the head's epochs; stem is the whole network."""
     head_epochs: int = 5
     """Epochs in which the head alone is trained."""
     epochs: int = 8
     """Epochs of fine-tuning after that."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 1e-2
     """Of the head; fine-tuning has a tenth of it."""
     label_smoothing: float = 0.1
     """Share of each label that is spread over all classes."""
@@ -233,7 +234,7 @@ def _train(
 ) -> None:
     """What `fine-tune` and `train` share: decode, train, keep the run, measure on the test images."""
     started = time.perf_counter()
-    train, validation, test = (None if source is None else source.load() for source in splits)
+    train, validation, test = (source and source.load() for source in splits)
     counts = {"training": train, "validation": validation, "test": test}
     counts = {name: 0 if part is None else len(part) for name, part in counts.items()}
     said = ", ".join(f"{count} {name}" for name, count in counts.items())
@@ -345,10 +346,11 @@ def _parse(arguments: list[str]) -> Any:
     except SystemExit as stop:
         if not stop.code:  # --help
             raise
-    frame = " │─╭╮╰╯|-+"  # with the ASCII that stands in for it where the terminal has no more
-    lines = [line.strip(" │|") for line in errors.getvalue().splitlines()[1:]]
-    rules = [n for n, line in enumerate(lines) if not line.strip(frame)]
-    message = " ".join(lines[: rules[0]])
-    near = next((f"; the nearest: {line.split()[0]}" for line in lines[rules[0] :] if line.startswith("--")), "")
+    # A title; the message; where something is near to what was meant, a rule and that; a rule and a hint. Lines and
+    # rules are drawn with other characters where the terminal has no more than ASCII.
+    lines = [line.strip(" │") for line in errors.getvalue().splitlines()[1:]]
+    parts = [list(part) for rule, part in groupby(lines, lambda line: not line.strip("─-╰╯")) if not rule]
+    message = " ".join(parts[0])
+    near = next((f"; the nearest: {line.split()[0]}" for line in sum(parts[1:], []) if line.startswith("--")), "")
     name = " ".join(["jaxdl", *arguments[:1]]) if arguments and arguments[0] in COMMANDS else "jaxdl"
     raise InputError(f"{message.rstrip('.')}{near}; see {name} --help")

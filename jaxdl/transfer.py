@@ -78,9 +78,11 @@ def fine_tune(
     start: str | None = None,
     head_epochs: int = 5,
     epochs: int = 8,
-    learning_rate: float = 1e-3,
+    learning_rate: float = 1e-2,
 ) -> tuple[Phase, ...]:
     """The course's two phases, as data: the head on the frozen network, then everything from `start` on, more slowly.
+
+    In the second phase too, batch normalisation keeps its running averages: a few photographs are a poor sample.
 
     Args:
       params: `variables["params"]`, with the new head.
@@ -100,7 +102,7 @@ def fine_tune(
         phases.append(Phase(head_epochs, learning_rate, name="head", trainable=("head",)))
     if epochs:
         moving = names if start is None else _from(params, start)
-        phases.append(Phase(epochs, learning_rate / 10, name="fine-tune", trainable=moving))
+        phases.append(Phase(epochs, learning_rate / 10, name="fine-tune", trainable=moving, batch_stats="frozen"))
     if not phases:
         raise InputError("there is nothing to train: both phases have 0 epochs")
     return tuple(phases)

@@ -1,0 +1,45 @@
+# Everything sets itself up: the first call makes a virtual environment and installs what it needs, later calls start at once.
+#   make demo                     two small trainings on real data
+#   make test                     linters, types and all tests
+#   make test PYTHON=python3.12   the same under another Python, in an environment of its own
+#   make test TESTS="-m 'not slow'"   a part of the tests
+
+PYTHON ?= python3
+TESTS ?=
+VENV := .venv$(if $(filter-out python3,$(PYTHON)),-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])'))
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint format constraints clean
+
+demo: $(VENV)/.installed-demo
+	$(BIN)/python -m experiments.demo
+
+test: lint
+	$(BIN)/pytest $(TESTS)
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# The versions that are tested, for every supported Python, without the address of any registry.
+constraints: $(BIN)/uv
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade \
+	  --no-header --no-annotate --output-file constraints.txt
+
+$(VENV)/.installed-%: pyproject.toml constraints.txt | $(BIN)/uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[$*]'
+	@touch $@
+
+$(BIN)/uv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "jaxdl needs Python 3.11 or newer; try: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+
+clean:
+	rm -rf .venv* runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
