@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import shutil
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -37,9 +38,11 @@ def save(directory: str | Path, state: TrainState) -> Path:
         with _quiet():
             ocp.save_checkpointables(path, {name: item for name, item in items.items() if jax.tree.leaves(item)})
     except Exception as error:
-        for leftover in path.parent.glob(f"{path.name}*tmp*"):
-            shutil.rmtree(leftover, ignore_errors=True)
-        if shutil.disk_usage(path.parent if path.parent.exists() else path.anchor).free < _size(items):
+        for _ in range(20):  # threads of orbax may still be writing
+            for leftover in path.parent.glob(f"{path.name}.*tmp*"):
+                shutil.rmtree(leftover, ignore_errors=True)
+            time.sleep(0.05)
+        if "No space left" in str(error):  # from the system, by way of tensorstore
             raise InputError(f"the disk is full: cannot save {path}; free some space") from None
         if isinstance(error, OSError):
             raise InputError(f"cannot save {path}: {error.strerror or error}") from None
@@ -144,16 +147,12 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
-def _size(items: Any) -> int:
-    return sum(np.size(leaf) * leaf.dtype.itemsize for leaf in jax.tree.leaves(items))
-
-
 @contextlib.contextmanager
 def _quiet() -> Any:
-    """Orbax logs each step of its work through absl as warnings; ours are raised."""
+    """Orbax logs each step of its work, and the traceback of what it raises as well, through absl."""
     logger = logging.getLogger("absl")
     level = logger.level
-    logger.setLevel(logging.ERROR)
+    logger.setLevel(logging.CRITICAL + 1)
     try:
         yield
     finally:

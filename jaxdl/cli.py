@@ -328,6 +328,9 @@ def main(arguments: list[str] | None = None) -> None:
     except InputError as error:
         print(f"jaxdl: {error}", file=sys.stderr)
         sys.exit(2)
+    except OSError as error:  # a full disk, a folder that may not be written
+        print(f"jaxdl: {error.filename or 'input or output'}: {error.strerror or error}", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         print("jaxdl: stopped", file=sys.stderr)
         sys.exit(130)

@@ -101,6 +101,8 @@ def shapes(model: nn.Module, input_shape: tuple[int, ...]) -> tuple[dict[str, An
         outputs, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), x)
     except (TypeError, ValueError, ZeroDivisionError) as error:
         raise InputError(f"{type(model).__name__} cannot take inputs of shape {list(input_shape)}: {error}") from None
+    if any(0 in leaf.shape for leaf in jax.tree.leaves(variables)):
+        raise InputError(f"{type(model).__name__} cannot take inputs of shape {list(input_shape)}: they are too small")
     return variables, outputs
 
 
