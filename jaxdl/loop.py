@@ -111,9 +111,8 @@ def fit(
 
     all_metrics = _with_loss(loss, metrics)
     steps = -(-len(train_data) // batch_size)
-    resident = (
-        train_data if isinstance(train_data, Arrays) and mesh is None and _one_program(train_data, variables) else None
-    )
+    resident = _resident(train_data, variables) if mesh is None else None
+    evaluation: Any = {"batch_size": batch_size, "loss": loss, "metrics": metrics, "normalize": normalize, "mesh": mesh}
     display = _Display(all_metrics, progress, sum(phase.epochs for phase in phases))
     history: list[dict[str, Any]] = []
     state = None
@@ -150,14 +149,7 @@ def fit(
                     f"{phase.learning_rate:g}); try a lower learning rate"
                 )
             if validation is not None:
-                options = {
-                    "batch_size": batch_size,
-                    "loss": loss,
-                    "metrics": metrics,
-                    "normalize": normalize,
-                    "mesh": mesh,
-                }
-                figures = evaluate(model, state.variables, validation, **options)  # type: ignore[arg-type]
+                figures = evaluate(model, state.variables, validation, **evaluation)
                 row |= {f"val_{name}": figures[name] for name in all_metrics}
             row = {
                 "epoch": epoch,
@@ -273,11 +265,13 @@ def _resident_run(step: train.TrainStep, source: Arrays, batch_size: int, seed: 
     return run
 
 
-def _one_program(source: Arrays, variables: Mapping[str, Any]) -> bool:
-    """Whether to keep the data on the device and compile the whole epoch. Not for convolutions on CPU: XLA runs the
-    gradients of convolutions inside a scan about five times slower there."""
+def _resident(source: Source, variables: Mapping[str, Any]) -> Arrays | None:
+    """The source, if its data should stay on the device and an epoch be one program. Not for convolutions on CPU: XLA
+    runs the gradients of convolutions inside a scan about five times slower there."""
     convolutions = any(np.ndim(leaf) == 4 for leaf in trees.paths(variables["params"]).values())
-    return source.inputs.nbytes <= RESIDENT and not (convolutions and jax.default_backend() == "cpu")
+    if not isinstance(source, Arrays) or source.inputs.nbytes > RESIDENT:
+        return None
+    return None if convolutions and jax.default_backend() == "cpu" else source
 
 
 def _input_shape(source: Source) -> tuple[int, ...]:

@@ -16,7 +16,6 @@ Batch = dict[str, Any]
 """`{"image" | "features": [B,…], "label": [B], "weight": float32 [B]}`"""
 
 IGNORED = {"thumbs.db", "desktop.ini"}  # and everything that begins with a dot: what systems leave in folders
-VALIDATION_NAMES = ("validation", "valid", "val")
 
 
 class Source(Protocol):
@@ -173,25 +172,17 @@ def from_folder(
         if not 0 <= share < 1:
             raise InputError(f"{name} is a share of the images, from 0 up to 1; got {share}")
     if not path.is_dir():
-        near = (
-            nearest(path.name, [p.name for p in path.parent.iterdir() if p.is_dir() and not p.name.startswith(".")])
-            if path.parent.is_dir()
-            else ""
-        )
-        raise InputError(f"there is no folder {path}{near}")
-    if not (path / "train").is_dir():
-        train, held = _scan(path, preprocessing), None
-    else:
-        train = _scan(path / "train", preprocessing)
-        held = next(
-            (_scan(path / name, preprocessing, train.classes) for name in VALIDATION_NAMES if (path / name).is_dir()),
-            None,
-        )
-    tested = (
-        _scan(path / "test", preprocessing, train.classes)
-        if (path / "train").is_dir() and (path / "test").is_dir()
-        else None
-    )
+        beside = path.parent.iterdir() if path.parent.is_dir() else ()
+        folders = [entry.name for entry in beside if entry.is_dir() and not entry.name.startswith(".")]
+        raise InputError(f"there is no folder {path}{nearest(path.name, folders)}")
+    root = path / "train" if (path / "train").is_dir() else path
+    train = _scan(root, preprocessing)
+
+    def beside_train(*names: str) -> Folder | None:
+        found = (path / name for name in names if root != path and (path / name).is_dir())
+        return next((_scan(folder, preprocessing, train.classes) for folder in found), None)
+
+    held, tested = beside_train("validation", "valid", "val"), beside_train("test")
     if tested is None and test:
         train, tested = _part(train, test, seed, path)
     if held is None and validation:
