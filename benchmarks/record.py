@@ -47,6 +47,7 @@ def write(name: str, results: Mapping[str, Any]) -> Path:
         "versions": {"python": platform.python_version(), **{package: version(package) for package in packages}},
         **results,
     }
+    RESULTS.mkdir(exist_ok=True)
     path.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
     return path
 

@@ -4,7 +4,7 @@ Digits: what a hidden layer adds to a single layer, and what convolutions add to
 Textures: what a network that has seen ImageNet knows about brick, grass and gravel after 20 pictures of each, beside
 the same network that has seen nothing, and a single layer on the pixels.
 
-Writes run directories, a picture of the curves and two of predictions to runs/demo.
+Writes run directories, pictures of the curves and of predictions to runs/demo.
 """
 
 import shutil
@@ -121,7 +121,9 @@ def show(rows: Sequence[Mapping[str, Any]], pictures: data.Splits, preprocessing
         table.add_row(row["name"], f"{row['accuracy']:.3f}", f"{row['seconds']:.1f}", f"{parameters:,}")
     print()
     Console().print(table)
-    report.curves({row["name"]: row["result"].history for row in rows}).savefig(OUT / "curves.png", dpi=120)
+    for story in ("digits", "textures"):
+        histories = {row["name"]: row["result"].history for row in rows if row["name"].startswith(story)}
+        report.curves(histories).savefig(OUT / f"curves-{story}.png", dpi=120)
 
     # Of the two networks for textures, the one that has seen ImageNet and the one that has not, on the same patches.
     chosen = np.random.default_rng(1).choice(len(pictures.test), 12, replace=False)
@@ -130,7 +132,7 @@ def show(rows: Sequence[Mapping[str, Any]], pictures: data.Splits, preprocessing
         logits = jaxdl.predict(row["model"], row["result"].variables, images, normalize=preprocessing.normalize)
         sheet = report.predictions(images, logits, labels, pictures.test.classes)
         sheet.savefig(OUT / f"predictions-{row['name'].split(', ')[1].replace(' ', '-')}.png", dpi=120)
-    print(f"\nthe runs, curves.png and predictions-*.png lie in {OUT}")
+    print(f"\nthe runs, curves-*.png and predictions-*.png lie in {OUT}")
 
 
 if __name__ == "__main__":

@@ -27,6 +27,8 @@ def save(directory: str | Path, state: TrainState) -> Path:
     from orbax.checkpoint import v1 as ocp
 
     path = Path(directory).resolve() / f"{int(state.step):08d}"
+    if path.exists():
+        raise InputError(f"{path} is saved already")
     items = {
         "params": state.params,
         "model_state": state.model_state,
@@ -65,7 +67,7 @@ def restore(directory: str | Path, like: TrainState, step: int | None = None) ->
     like_items = {"params": like.params, "model_state": like.model_state, "opt_state": like.opt_state}
     like_items = {name: item for name, item in like_items.items() if jax.tree.leaves(item)}
     like_items["progress"] = {"step": like.step, "key": jax.random.key_data(like.key)}
-    items = _read(path, like_items)
+    items = _read(path, like_items, exact=True)
     key = jax.random.wrap_key_data(items["progress"]["key"], impl=jax.random.key_impl(like.key))
     return TrainState(
         items["progress"]["step"],
@@ -106,7 +108,8 @@ def _at(directory: str | Path, step: int | None) -> Path:
     return Path(directory).resolve() / f"{saved[-1] if step is None else step:08d}"
 
 
-def _read(path: Path, like: Mapping[str, Any]) -> dict[str, Any]:
+def _read(path: Path, like: Mapping[str, Any], exact: bool = False) -> dict[str, Any]:
+    """The items that `like` names, and with `exact` an error where there are others."""
     from orbax.checkpoint import v1 as ocp
 
     abstract = jax.tree.map(_abstract, dict(like))
@@ -115,6 +118,10 @@ def _read(path: Path, like: Mapping[str, Any]) -> dict[str, Any]:
             metadata = ocp.checkpointables_metadata(path).metadata
         except Exception as error:
             raise InputError(f"{path} is damaged or is not a checkpoint ({_first_line(error)})") from None
+        if exact and (more := {name for name in metadata if name not in like}):
+            raise InputError(
+                f"{path} was saved for another model or optimizer: it has {', '.join(sorted(more))} as well"
+            )
         for name, tree in like.items():
             if name not in metadata:
                 raise InputError(f"{path} has no {name}; it was saved for another model")

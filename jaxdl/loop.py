@@ -18,7 +18,7 @@ from rich.progress import BarColumn, Progress, TimeRemainingColumn
 from jaxdl import losses, models, optim, parallel, train, trees
 from jaxdl import metrics as metrics_
 from jaxdl.augment import Augmentation
-from jaxdl.data import Arrays, Source, batches, check_labels, from_arrays, order
+from jaxdl.data import Arrays, Source, batches, check_labels, check_seed, from_arrays, order
 from jaxdl.errors import InputError
 from jaxdl.losses import Loss
 from jaxdl.metrics import Metric
@@ -98,11 +98,10 @@ def fit(
         a number.
     """
     phases = (phases,) if isinstance(phases, Phase) else tuple(phases)
-    if batch_size < 1:
-        raise InputError(f"batch_size must be at least 1, got {batch_size}")
+    check_seed(seed)
     for source in (train_data, validation):
         if source is not None:
-            _check_labels(model, source)
+            _check_labels(model, source, loss)
     shape, key = _input_shape(train_data), jax.random.key(seed)
     variables = models.init(model, key, shape) if variables is None else variables
     if problem := trees.difference(models.shapes(model, shape)[0], variables):
@@ -110,7 +109,7 @@ def fit(
     masks = [trees.mask(variables["params"], phase.trainable) for phase in phases]
 
     all_metrics = _with_loss(loss, metrics)
-    steps = -(-len(train_data) // batch_size)
+    steps = len(order(len(train_data), batch_size, seed=None)[0])
     resident = _resident(train_data, variables) if mesh is None else None
     evaluation: Any = {"batch_size": batch_size, "loss": loss, "metrics": metrics, "normalize": normalize, "mesh": mesh}
     display = _Display(all_metrics, progress, sum(phase.epochs for phase in phases))
@@ -185,7 +184,7 @@ def evaluate(
     Raises:
       InputError: a label is outside the model's classes.
     """
-    _check_labels(model, source)
+    _check_labels(model, source, loss)
     step = _compiled_eval(model, loss, None if metrics is None else tuple(metrics.items()), normalize)
     sums = metrics_.merge([sums for _, sums in _over(step, variables, source, batch_size, mesh)])
     return metrics_.compute(_with_loss(loss, metrics), sums) | {"count": len(source)}
@@ -194,14 +193,14 @@ def evaluate(
 def predict(
     model: Any,
     variables: Mapping[str, Any],
-    source: Source | np.ndarray,
+    source: Source | np.ndarray | jax.Array,
     *,
     batch_size: int = 32,
     normalize: Normalize | None = None,
     mesh: Mesh | None = None,
 ) -> np.ndarray:
     """The model's outputs, logits for a classifier: float32 `[N,K]`, for a source or an array of inputs `[N,…]`."""
-    if isinstance(source, np.ndarray):
+    if isinstance(source, np.ndarray | jax.Array):
         source = from_arrays(source, np.zeros(len(source), np.int32))
     step = _compiled_predict(model, normalize)
     parts = [(weight > 0, outputs) for weight, outputs in _over(step, variables, source, batch_size, mesh)]
@@ -278,8 +277,10 @@ def _input_shape(source: Source) -> tuple[int, ...]:
     return np.shape(train.inputs(source[0]))
 
 
-def _check_labels(model: Any, source: Source) -> None:
+def _check_labels(model: Any, source: Source, loss: Loss) -> None:
     width = models.shapes(model, _input_shape(source))[1].shape[-1]
+    if width == 1 and loss is losses.cross_entropy:
+        raise InputError("a model with one output needs loss=losses.binary_cross_entropy (or two outputs)")
     check_labels(source.labels, 2 if width == 1 else width)  # a single output tells two classes apart
 
 
@@ -292,7 +293,7 @@ class _Display:
 
     def __init__(self, metrics: Mapping[str, Metric], on: bool, epochs: int):
         self.metrics, self.epochs = metrics, epochs
-        self.console = Console(stderr=True, quiet=not on, highlight=False)
+        self.console = Console(stderr=True, quiet=not on, highlight=False, markup=False)
 
     def phase(self, phase: Phase, params: Any, mask: Any, resident: bool) -> None:
         moving, total = trees.count(trees.split(params, mask)[0]), trees.count(params)

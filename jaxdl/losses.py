@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxdl.errors import InputError
+
 Loss = Callable[[Array, Array], Array]
 """`(outputs [B,K], labels [B]) -> float32 [B]`"""
 
@@ -19,7 +21,12 @@ def label_smoothing(amount: float) -> Loss:
     """Cross-entropy against labels of which this share is spread evenly over all classes.
 
     Szegedy et al., "Rethinking the Inception Architecture for Computer Vision" (2015), arXiv:1512.00567.
+
+    Raises:
+      InputError: the share is outside 0 to 1.
     """
+    if not 0 <= amount <= 1:
+        raise InputError(f"label smoothing is a share, 0 to 1; got {amount}")
 
     def loss(logits: Array, labels: Array) -> Array:
         log_p = jax.nn.log_softmax(logits.astype(jnp.float32))  # [B,K]

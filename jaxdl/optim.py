@@ -33,6 +33,8 @@ class Phase:
     """Gradients are scaled down to this norm, taken over the trainable parameters."""
 
     def __post_init__(self) -> None:
+        if isinstance(self.trainable, str) or not self.trainable:
+            raise InputError(f"phase {self.name!r}: trainable is a tuple of patterns, such as ('head',)")
         if self.epochs < 1:
             raise InputError(f"phase {self.name!r}: epochs must be at least 1, got {self.epochs}")
         if not self.learning_rate > 0:

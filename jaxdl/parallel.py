@@ -1,4 +1,4 @@
-"""Many devices: the one file that names them.
+"""Many devices: meshes, sharding, and pmap.
 
 The data-parallel path is `jit` over a mesh: the state is replicated, the batch is sharded, XLA puts the sums between
 devices, and the same step runs on one device or on many.

@@ -63,6 +63,11 @@ class Run:
         path = self.path / "metrics.jsonl"
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
+    def result(self) -> dict[str, Any] | None:
+        """What summary.json holds; None before the run has finished."""
+        path = self.path / "summary.json"
+        return json.loads(path.read_text()) if path.exists() else None
+
     def best_step(self) -> int | None:
         """The saved step with the lowest validation loss, or the latest without validation; None if none is saved."""
         saved = checkpoint.steps(self.path / "checkpoints")
@@ -73,8 +78,8 @@ class Run:
         """The callback for `fit`: a line in metrics.jsonl, and a checkpoint; the best and the last are kept."""
         checkpoints = self.path / "checkpoints"
         checkpoint.save(checkpoints, event.state)
-        with (self.path / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(event.metrics) + "\n")
+        rows = [*self.history(), event.metrics]
+        _write(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
         for step in set(checkpoint.steps(checkpoints)) - {self.best_step(), event.metrics["step"]}:
             checkpoint.delete(checkpoints, step)
 
@@ -89,7 +94,7 @@ class Run:
             "python": platform.python_version(),
             "versions": {name: version(name) for name in PACKAGES},
         }
-        write_json(self.path / "summary.json", summary)
+        _write(self.path / "summary.json", json.dumps(summary, indent=2) + "\n")
         return summary
 
     def __enter__(self) -> Self:
@@ -105,8 +110,8 @@ def create(path: str | Path, config: Mapping[str, Any]) -> Run:
 
     Args:
       path: of the directory.
-      config: plain data with "model" (name, num_classes, options), "classes" and "preprocessing", and whatever else
-        made the run; dataclasses are written as their fields.
+      config: plain data with "model" (name, num_classes, options), "classes", "preprocessing" and "phases", and
+        whatever else made the run; dataclasses are written as their fields.
 
     Raises:
       InputError: the directory exists, or cannot be made.
@@ -116,10 +121,10 @@ def create(path: str | Path, config: Mapping[str, Any]) -> Run:
     plain = json.loads(json.dumps(config, default=_plain))
     try:
         path.mkdir(parents=True)
-        write_json(path / "config.json", plain)
-    except OSError as error:
+        _write(path / "config.json", json.dumps(plain, indent=2) + "\n")
+    except (OSError, InputError) as error:
         shutil.rmtree(path, ignore_errors=True)
-        raise InputError(f"cannot write the run directory {path}: {error.strerror}") from None
+        raise InputError(f"cannot write the run directory {path}: {getattr(error, 'strerror', error)}") from None
     return Run(path, plain)
 
 
@@ -140,19 +145,26 @@ def load(path: str | Path) -> Run:
         raise InputError(f"{path} is not a run directory: it has no config.json")
     try:
         run = Run(path, json.loads((path / "config.json").read_text()))
-        run.model, run.preprocessing, run.classes, run.history()  # they raise where it is damaged
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        run.model, run.preprocessing, run.classes, run.result()  # they raise where it is damaged
+        step = run.best_step()
+    except InputError:
+        raise
+    except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: a file of this run is damaged ({error!r})") from None
-    if run.best_step() is None:
+    if step is None:
         raise InputError(f"{path} holds no checkpoint: its training ended before the first epoch did")
     return run
 
 
-def write_json(path: Path, value: Any) -> None:
+def _write(path: Path, text: str) -> None:
     """Write a file that is there complete or not at all."""
     draft = path.with_name(f"{path.name}.tmp")
-    draft.write_text(json.dumps(value, indent=2) + "\n")
-    draft.replace(path)
+    try:
+        draft.write_text(text)
+        draft.replace(path)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise InputError(f"cannot write {path}: {error.strerror}") from None
 
 
 def _plain(value: Any) -> Any:

@@ -11,14 +11,19 @@ from jaxdl import models, trees
 from jaxdl.errors import InputError, nearest
 from jaxdl.optim import Phase
 
+# The kinds of modules that the networks of this library have, in the order in which they are applied.
+RANKS = {"stem": 0, "conv": 1, "blocks": 1, "dense": 2, "top": 3, "head": 4}
+
 
 def modules(params: trees.Tree) -> tuple[str, ...]:
-    """The network's top-level modules in the order in which they are applied: stem, numbered ones, top, head."""
+    """The network's top-level modules in the order in which they are applied: stem, numbered ones, top, head.
+
+    This is known of the networks of this library; the modules of others come sorted.
+    """
 
     def place(name: str) -> tuple[Any, ...]:
         kind = re.match(r"[a-z]*", name)[0]  # type: ignore[index]
-        rank = {"stem": 0, "conv": 1, "blocks": 1, "dense": 2, "top": 3, "head": 4}.get(kind, 2)
-        return rank, [int(number) for number in re.findall(r"\d+", name)], name
+        return RANKS.get(kind, 2), [int(number) for number in re.findall(r"\d+", name)], name
 
     return tuple(sorted(params, key=place))
 
@@ -32,7 +37,7 @@ def unfreeze(params: trees.Tree, *patterns: str, start: str | None = None) -> di
       start: the first module that is trained, such as "blocks_5"; all that follow are trained too.
 
     Raises:
-      InputError: a pattern or `start` names nothing in this network.
+      InputError: a pattern or `start` names nothing in this network, or its order is not known.
     """
     return trees.mask(params, (*patterns, *(() if start is None else _from(params, start))))
 
@@ -50,9 +55,7 @@ def freeze(params: trees.Tree, *patterns: str, until: str | None = None) -> dict
     return jax.tree.map(lambda frozen: not frozen, mask)
 
 
-def new_head(
-    model: Any, variables: Mapping[str, Any], num_classes: int, *, seed: int = 0, dropout: float | None = None
-) -> tuple[Any, dict[str, Any]]:
+def new_head(model: Any, variables: Mapping[str, Any], num_classes: int) -> tuple[Any, dict[str, Any]]:
     """The network with a fresh head for other classes, everything else as it was.
 
     The new kernel and bias are zero: at the start every class is as likely as the next, and the head's gradient does
@@ -77,8 +80,8 @@ def fine_tune(
     *,
     start: str | None = None,
     head_epochs: int = 5,
-    epochs: int = 8,
-    learning_rate: float = 1e-2,
+    epochs: int = 12,
+    learning_rate: float = 5e-3,
 ) -> tuple[Phase, ...]:
     """The course's two phases, as data: the head on the frozen network, then everything from `start` on, more slowly.
 
@@ -111,6 +114,8 @@ def fine_tune(
 def _from(params: trees.Tree, start: str) -> tuple[str, ...]:
     """The modules from one on, which may be named by its beginning: "blocks_5" is "blocks_5_0"."""
     names = modules(params)
+    if strange := [name for name in names if re.match(r"[a-z]*", name)[0] not in RANKS]:  # type: ignore[index]
+        raise InputError(f"the place of {strange[0]!r} in the network is not known; name what is trained by patterns")
     for n, name in enumerate(names):
         if name == start or name.startswith(f"{start}_"):
             return names[n:]

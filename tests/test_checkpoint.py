@@ -61,6 +61,10 @@ def test_another_model_or_optimizer_is_told_apart_from_damage(tmp_path):
         checkpoint.restore(tmp_path, other)
     with pytest.raises(InputError, match="opt_state"):
         checkpoint.restore(tmp_path, train.init_state(fill(MODEL, (5,)), optax.sgd(0.1, 0.9), jax.random.key(0)))
+    with pytest.raises(InputError, match="it has opt_state as well"):
+        checkpoint.restore(tmp_path, train.init_state(fill(MODEL, (5,)), optax.identity(), jax.random.key(0)))
+    with pytest.raises(InputError, match="saved already"):
+        checkpoint.save(tmp_path, state(steps=1))
     for file in (path / "params").rglob("*"):
         if file.is_file():
             file.write_bytes(b"")

@@ -106,7 +106,7 @@ def test_evaluate_is_scikit_learns_and_predict_keeps_the_order():
     assert figures["accuracy"] == pytest.approx(accuracy_score(source.labels, logits.argmax(-1)))
     p = np.asarray(jax.nn.softmax(logits), np.float64)
     assert figures["loss"] == pytest.approx(log_loss(source.labels, p / p.sum(-1, keepdims=True)), rel=1e-4)
-    np.testing.assert_allclose(logits, jaxdl.predict(model, variables, source.inputs), rtol=1e-5)
+    np.testing.assert_allclose(logits, jaxdl.predict(model, variables, jnp.asarray(source.inputs)), rtol=1e-5)
 
 
 def test_phases_follow_each_other_and_only_the_second_moves_the_trunk():
@@ -146,5 +146,9 @@ def test_what_cannot_be_trained():
         jaxdl.fit(model, blobs(), phases=Phase(9, 1e30, optimizer="sgd", clip_norm=None, warmup=0), progress=False)
     with pytest.raises(InputError, match="batch_size"):
         jaxdl.fit(model, blobs(), phases=Phase(1, 0.1), batch_size=0)
+    with pytest.raises(InputError, match="seed"):
+        jaxdl.fit(model, blobs(), phases=Phase(1, 0.1), seed=-1)
+    with pytest.raises(InputError, match="binary_cross_entropy"):
+        jaxdl.fit(models.create("neuron", 1), blobs(classes=2), phases=Phase(1, 0.1))
     with pytest.raises(InputError, match="no phase"):
         jaxdl.fit(model, blobs(), phases=())

@@ -8,6 +8,7 @@ from scipy.special import softmax
 from sklearn.metrics import log_loss
 
 from jaxdl import losses
+from jaxdl.errors import InputError
 
 
 def example(n, k, seed):
@@ -45,6 +46,11 @@ def test_binary_cross_entropy_is_scikit_learns(n, seed):
 def test_gradients_equal_finite_differences(loss):
     logits, labels = example(4, 3, 0)
     check_grads(lambda logits: loss(logits, labels).sum(), (logits / 5,), order=1, modes=["rev"], atol=1e-2, rtol=1e-2)
+
+
+def test_impossible_smoothing():
+    with pytest.raises(InputError, match="share"):
+        losses.label_smoothing(1.5)
 
 
 def test_large_logits_stay_finite():

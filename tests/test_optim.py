@@ -55,7 +55,8 @@ def test_clipping_bounds_the_step():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"epochs": 0}, {"learning_rate": 0.0}, {"learning_rate": float("nan")}, {"warmup": 2}]
+    "wrong",
+    [{"epochs": 0}, {"learning_rate": 0.0}, {"learning_rate": float("nan")}, {"warmup": 2}, {"trainable": "head"}],
 )
 def test_impossible_phases(wrong):
     with pytest.raises(InputError, match="phase 'train'"):

@@ -17,7 +17,7 @@ def test_curves_draw_what_they_are_given():
     loss, accuracy = figure.axes
     assert [len(axis.lines) for axis in (loss, accuracy)] == [3, 3]
     np.testing.assert_allclose(loss.lines[0].get_ydata(), [1, 1 / 2, 1 / 3])
-    assert [text.get_text() for text in accuracy.get_legend().get_texts()] == ["one", "two"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["one", "two"]
 
 
 def test_predictions_say_what_is_wrong():

@@ -1,4 +1,6 @@
+import errno
 import json
+from pathlib import Path
 
 import chex
 import pytest
@@ -65,6 +67,25 @@ def test_a_training_that_fails_at_once_leaves_nothing_behind(tmp_path):
     assert runs.load(tmp_path / "run").best_step() == 1
 
 
+def test_a_full_disk_keeps_what_is_there(tmp_path, monkeypatch):
+    run = runs.create(tmp_path / "run", CONFIG)
+    train(run, [0.5])
+    before = (run.path / "metrics.jsonl").read_text()
+
+    def full(path, text):
+        path.touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(InputError, match="cannot write .*summary.json: No space left"):
+        run.finish({})
+    assert not list(run.path.glob("*.tmp"))
+    assert (run.path / "metrics.jsonl").read_text() == before
+    with pytest.raises(InputError, match="cannot write"):
+        runs.create(tmp_path / "other", CONFIG)
+    assert not (tmp_path / "other").exists()
+
+
 def test_directories_that_are_not_runs(tmp_path):
     with pytest.raises(InputError, match="exists already"):
         runs.create(tmp_path, CONFIG)
@@ -76,6 +97,11 @@ def test_directories_that_are_not_runs(tmp_path):
     run = runs.create(tmp_path / "run", CONFIG)
     with pytest.raises(InputError, match="no checkpoint"):
         runs.load(run.path)
+    train(run, [0.5])
+    for damage in (b'{"epoch": 1, "st', b'{"epoch": 1}\n', b"\xff"):
+        (run.path / "metrics.jsonl").write_bytes(damage)
+        with pytest.raises(InputError, match="damaged"):
+            runs.load(run.path)
     (run.path / "config.json").write_text("{")
     with pytest.raises(InputError, match="damaged"):
         runs.load(run.path)

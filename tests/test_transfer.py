@@ -35,6 +35,8 @@ def test_patterns_freeze_and_unfreeze():
     assert "stem" not in moving(transfer.freeze(PARAMS, "stem"))
     with pytest.raises(InputError, match="nearest: blocks_9|nearest: blocks_"):
         transfer.unfreeze(PARAMS, start="blocks_9")
+    with pytest.raises(InputError, match="place of 'Conv_0'"):
+        transfer.unfreeze({"Conv_0": {"kernel": 1}, "Dense_0": {"kernel": 1}}, start="Dense_0")
     with pytest.raises(InputError, match="no parameter matches 'hed'"):
         transfer.freeze(PARAMS, "hed")
 

@@ -7,6 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 
 from jaxdl.data.sources import Arrays, Batch, Source
+from jaxdl.errors import InputError
 
 
 def order(
@@ -23,7 +24,12 @@ def order(
     Returns:
       Indices int32 and weights float32, both `[steps, rows]`. Rows that only fill a batch up repeat examples of the
       epoch's beginning, so that batch normalisation sees real ones, and have weight 0.
+
+    Raises:
+      InputError: `batch_size` is below 1.
     """
+    if batch_size < 1:
+        raise InputError(f"a batch has at least one example, got batch_size={batch_size}")
     rows = np.arange(count) if seed is None else np.random.default_rng((seed, epoch)).permutation(count)
     steps = -(-count // batch_size)
     width = -(-min(batch_size, count) // multiple) * multiple

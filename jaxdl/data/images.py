@@ -63,6 +63,10 @@ class Preprocessing:
     std: tuple[float, ...] = (255.0, 255.0, 255.0)
     """Each channel is divided by it afterwards."""
 
+    def __post_init__(self) -> None:
+        if self.size < 1 or not 0 < self.crop <= 1:
+            raise InputError(f"size is at least 1 and crop within 0 and 1; got size={self.size}, crop={self.crop}")
+
     def resize(self, image: Any) -> np.ndarray:
         """An image (Pillow, uint8 `[H,W]` or `[H,W,C]`, or a path) to uint8 `[size,size,C]`."""
         if isinstance(image, str | Path):

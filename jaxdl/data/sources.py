@@ -171,6 +171,7 @@ def from_folder(
     for name, share in (("validation", validation), ("test", test)):
         if not 0 <= share < 1:
             raise InputError(f"{name} is a share of the images, from 0 up to 1; got {share}")
+    check_seed(seed)
     if not path.is_dir():
         beside = path.parent.iterdir() if path.parent.is_dir() else ()
         folders = [entry.name for entry in beside if entry.is_dir() and not entry.name.startswith(".")]
@@ -188,6 +189,12 @@ def from_folder(
     if held is None and validation:
         train, held = _part(train, validation, seed + 1, path)
     return Splits(train, held, tested)
+
+
+def check_seed(seed: int) -> None:
+    """Raise InputError unless the seed is one that NumPy takes."""
+    if seed < 0:
+        raise InputError(f"a seed is 0 or more, got {seed}")
 
 
 def fingerprint(*sources: Folder | None) -> str:

@@ -133,13 +133,17 @@ def apply(
       The output, and the new model state (all collections but "params").
     """
 
+    def still(path: tuple[str, ...]) -> bool:
+        """Whether a module or one that holds it is frozen; it may have no parameters of its own."""
+        return any("/".join(path[:n]) in frozen for n in range(len(path) + 1))
+
     def intercept(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
         module = context.module
         if isinstance(module, nn.BatchNorm):
-            off = batch_stats == "frozen" or "/".join(module.path) in frozen
+            off = batch_stats == "frozen" or still(module.path)
             field = "use_running_average"
         elif isinstance(module, nn.Dropout):
-            off = "/".join(module.path[:-1]) in frozen
+            off = still(module.path)
             field = "deterministic"
         else:
             return call(*args, **kwargs)

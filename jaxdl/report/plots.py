@@ -27,7 +27,7 @@ def curves(histories: Mapping[str, Sequence[Mapping[str, Any]]], metric: str = "
     for name, rows in histories.items():
         if not rows or metric not in rows[0]:
             raise InputError(f"the history {name!r} has no {metric!r}" if rows else f"the history {name!r} is empty")
-    figure = _figure(figsize=(10, 4))
+    figure = _figure(figsize=(10, 4.5))
     for axis, column in zip(figure.subplots(1, 2), ("loss", metric), strict=True):
         for n, (name, rows) in enumerate(histories.items()):
             epochs = [row["epoch"] for row in rows]
@@ -42,7 +42,9 @@ def curves(histories: Mapping[str, Sequence[Mapping[str, Any]]], metric: str = "
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
     figure.axes[0].set_ylim(bottom=0)
-    figure.axes[1].legend(frameon=False, title="solid: validation, dashed: training", title_fontsize="small")
+    lines, names = figure.axes[1].get_legend_handles_labels()
+    figure.legend(lines, names, loc="outside upper center", ncols=3, frameon=False)
+    figure.supxlabel("solid: validation data, dashed: training data", fontsize="small")
     return figure
 
 
