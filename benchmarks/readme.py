@@ -1,4 +1,4 @@
-"""Write the tables of the README from `results/`: `python -m benchmarks.readme`."""
+"""Write the table of the README from `results/`: `python -m benchmarks.readme`."""
 
 import json
 import re
@@ -10,19 +10,16 @@ README = Path(__file__).parent.parent / "README.md"
 
 
 def main() -> None:
-    demo, depthwise = (json.loads((RESULTS / f"{name}.json").read_text()) for name in ("demo", "depthwise"))
-    lines = ["| `make demo` | test accuracy | seconds |", "|---|---|---|"]
-    for row in demo["rows"]:
-        lines.append(f"| {row['what']} | {row['accuracy']['median']:.3f} | {row['seconds']['median']:.0f} |")
-    lines += ["", "| speed | against | times faster |", "|---|---|---|"]
-    for row in depthwise["rows"]:
-        ratio = row["ratio"]
-        lines.append(
-            f"| {row['what']} | {row['peer']} | **{ratio['median']:.0f}** ({ratio['q25']:.0f}–{ratio['q75']:.0f}) |"
-        )
-    counts = f"Medians of {demo['rows'][0]['seconds']['n']} and {depthwise['rows'][0]['ratio']['n']} runs"
-    versions = f"Python {demo['versions']['python']}, jax {demo['versions']['jax']}"
-    lines += ["", f"{counts}; {demo['machine']}; {versions}. In brackets: quartiles."]
+    records = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
+    lines = ["| what | against | times faster | command |", "|---|---|---|---|"]
+    for record in records:
+        for row in record["rows"]:
+            ratio = row["ratio"]
+            times = f"**{ratio['median']:.0f}** ({ratio['q25']:.0f}–{ratio['q75']:.0f}, n = {ratio['n']})"
+            lines.append(f"| {row['what']} | {row['peer']} | {times} | `{record['command']}` |")
+    last = records[-1]
+    versions = f"Python {last['versions']['python']}, jax {last['versions']['jax']}"
+    lines += ["", f"Medians and quartiles; {last['machine']}; {versions}."]
     text = re.sub(
         r"(?<=<!-- results -->\n).*?(?=<!-- /results -->)", "\n".join(lines) + "\n", README.read_text(), flags=re.DOTALL
     )

@@ -275,7 +275,8 @@ def _train(
         )
         figures: dict[str, Any] = {"accuracy": None, "loss": None, "count": 0}
         if test is not None:
-            figures = jaxdl.evaluate(model, run.variables(), test, normalize=preprocessing.normalize, mesh=mesh)
+            same: Any = {"batch_size": options.batch_size, "normalize": preprocessing.normalize, "mesh": mesh}
+            figures = jaxdl.evaluate(model, run.variables(), test, **same)
         print(_result(run.finish({**figures, "seconds": time.perf_counter() - started})))
     print(f"run directory: {out}")
 

@@ -65,7 +65,9 @@ def init_state(
     model_state = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), dict(variables))
     params = model_state.pop("params")
     moving = params if trainable is None else trees.split(params, trainable)[0]
-    return TrainState(jnp.zeros((), jnp.int32), params, model_state, optimizer.init(moving), jnp.copy(key))
+    # As one program: leaf by leaf, a large network takes seconds.
+    opt_state = jax.jit(optimizer.init)(moving)
+    return TrainState(jnp.zeros((), jnp.int32), params, model_state, opt_state, jnp.copy(key))
 
 
 def make_train_step(
