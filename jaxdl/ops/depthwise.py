@@ -115,8 +115,7 @@ def _kernel_gradient(x: Array, kernel: Array, stride: int, dy: Array) -> Array:
     k, c = kernel.shape[0], x.shape[3]
     out_h, top, bottom = _same_padding(x.shape[1], k, stride)
     out_w, left, right = _same_padding(x.shape[2], k, stride)
-    # A tiny image is one band: nothing is gained by adding, and there is less to compile.
-    band = -(-out_h // MAX_BANDS) if out_h > 4 else out_h  # rows in a band
+    band = -(-out_h // MAX_BANDS)  # rows in a band
     bands = -(-out_h // band)
     extra = bands * band - out_h  # rows of zeros that fill the last band
     padded = jnp.pad(x, ((0, 0), (top, bottom + extra * stride), (left, right), (0, 0)))
