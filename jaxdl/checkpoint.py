@@ -39,7 +39,7 @@ def save(directory: str | Path, state: TrainState) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _quiet():
             ocp.save_checkpointables(path, {name: item for name, item in items.items() if jax.tree.leaves(item)})
-    except Exception as error:
+    except Exception as error:  # orbax lets through whatever its backends raise
         for _ in range(20):  # threads of orbax may still be writing
             for leftover in path.parent.glob(f"{path.name}.*tmp*"):
                 shutil.rmtree(leftover, ignore_errors=True)
@@ -116,7 +116,7 @@ def _read(path: Path, like: Mapping[str, Any], exact: bool = False) -> dict[str,
     with _quiet():
         try:
             metadata = ocp.checkpointables_metadata(path).metadata
-        except Exception as error:
+        except Exception as error:  # of many kinds, by what is damaged
             raise InputError(f"{path} is damaged or is not a checkpoint ({_first_line(error)})") from None
         if exact and (more := {name for name in metadata if name not in like}):
             raise InputError(
@@ -132,7 +132,7 @@ def _read(path: Path, like: Mapping[str, Any], exact: bool = False) -> dict[str,
                 raise InputError(f"{path} was saved for another model or optimizer, its {name} differ:\n{problem}")
         try:
             return ocp.load_checkpointables(path, abstract)
-        except Exception as error:
+        except Exception as error:  # of many kinds, by what is damaged
             raise InputError(f"{path} is damaged ({_first_line(error)})") from None
 
 

@@ -22,8 +22,7 @@ def modules(params: trees.Tree) -> tuple[str, ...]:
     """
 
     def place(name: str) -> tuple[Any, ...]:
-        kind = re.match(r"[a-z]*", name)[0]  # type: ignore[index]
-        return RANKS.get(kind, 2), [int(number) for number in re.findall(r"\d+", name)], name
+        return RANKS.get(_kind(name), 2), [int(number) for number in re.findall(r"\d+", name)], name
 
     return tuple(sorted(params, key=place))
 
@@ -111,10 +110,15 @@ def fine_tune(
     return tuple(phases)
 
 
+def _kind(name: str) -> str:
+    """The word that a module's name begins with: "blocks" of "blocks_3_0"."""
+    return re.split("[^a-z]", name)[0]
+
+
 def _from(params: trees.Tree, start: str) -> tuple[str, ...]:
     """The modules from one on, which may be named by its beginning: "blocks_5" is "blocks_5_0"."""
     names = modules(params)
-    if strange := [name for name in names if re.match(r"[a-z]*", name)[0] not in RANKS]:  # type: ignore[index]
+    if strange := [name for name in names if _kind(name) not in RANKS]:
         raise InputError(f"the place of {strange[0]!r} in the network is not known; name what is trained by patterns")
     for n, name in enumerate(names):
         if name == start or name.startswith(f"{start}_"):

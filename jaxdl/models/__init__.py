@@ -55,8 +55,8 @@ def create(name: str, num_classes: int | None = None, **options: Any) -> nn.Modu
     if num_classes is not None and num_classes < 1:
         raise InputError(f"a model has at least one class, got num_classes={num_classes}")
     make = _MODELS[name]
-    module = make.func if isinstance(make, partial) else make
-    known = {field.name for field in dataclasses.fields(module)} - {"parent", "name", "scale", "num_classes"}  # type: ignore[arg-type]
+    module: Any = make.func if isinstance(make, partial) else make
+    known = {field.name for field in dataclasses.fields(module)} - {"parent", "name", "scale", "num_classes"}
     for option in options:
         if option not in known:
             raise InputError(f"{name} has no option {option!r}{nearest(option, known)}")
