@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.record import seconds, spread, write
-from jaxdl.ops.depthwise import reference, shifted
+from jaxdl.ops.depthwise import Pads, _pads, reference, shifted
 
 BATCH, SIZE, REPEATS = 16, 128, 7
 # Height at 224 pixels, channels, filter, stride: each different depthwise layer of B0 once.
@@ -32,16 +32,18 @@ LAYERS = (
 
 
 def work(
-    convolve: Callable[[jax.Array, jax.Array, int], jax.Array], height: int, channels: int, k: int, stride: int
+    convolve: Callable[[jax.Array, jax.Array, int, Pads], jax.Array], height: int, channels: int, k: int, stride: int
 ) -> Any:
     """A compiled call of the layer and its gradients."""
     draw = np.random.default_rng(0)
     x = jnp.asarray(draw.normal(size=(BATCH, height, height, channels)), jnp.float32)
     kernel = jnp.asarray(draw.normal(size=(k, k, 1, channels)), jnp.float32)
 
+    pads = _pads(x.shape, kernel.shape, stride, "SAME")
+
     @jax.jit
     def both(x: jax.Array, kernel: jax.Array) -> Any:
-        y, pull = jax.vjp(lambda x, kernel: convolve(x, kernel, stride), x, kernel)
+        y, pull = jax.vjp(lambda x, kernel: convolve(x, kernel, stride, pads), x, kernel)
         return y, pull(y)
 
     return lambda: both(x, kernel)

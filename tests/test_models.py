@@ -26,6 +26,11 @@ def test_b0_has_the_statistics_that_keras_counts():
     assert trees.count(variables["params"]) + trees.count(variables["batch_stats"]) + 7 == 4_049_571
 
 
+def test_v2_b0_has_the_statistics_that_keras_counts():
+    variables, _ = models.shapes(models.create("efficientnet_v2_b0", 1000), (224, 224, 3))
+    assert trees.count(variables) == 7_200_312
+
+
 @pytest.mark.parametrize(
     ("channels", "width", "expected"), [(32, 1.0, 32), (32, 1.1, 32), (24, 1.4, 32), (40, 1.2, 48)]
 )

@@ -18,7 +18,7 @@ from jax import Array
 from jaxdl.errors import InputError, nearest
 from jaxdl.models.cnn import CNN
 from jaxdl.models.dense import Dense
-from jaxdl.models.efficientnet import SCALES, EfficientNet
+from jaxdl.models.efficientnet import ARCHITECTURES, EfficientNet
 
 BatchStats = Literal["update", "frozen"]
 
@@ -27,7 +27,7 @@ _MODELS: dict[str, Callable[..., nn.Module]] = {
     "dense": Dense,
     "cnn": CNN,
     "tiny_vgg": partial(CNN, filters=(10, 10), convolutions=2),
-    **{name: partial(EfficientNet, scale) for name, scale in SCALES.items()},
+    **{name: partial(EfficientNet, spec) for name, spec in ARCHITECTURES.items()},
 }
 
 
@@ -56,7 +56,7 @@ def create(name: str, num_classes: int | None = None, **options: Any) -> nn.Modu
         raise InputError(f"a model has at least one class, got num_classes={num_classes}")
     make = _MODELS[name]
     module: Any = make.func if isinstance(make, partial) else make
-    known = {field.name for field in dataclasses.fields(module)} - {"parent", "name", "scale", "num_classes"}
+    known = {field.name for field in dataclasses.fields(module)} - {"parent", "name", "architecture", "num_classes"}
     for option in options:
         if option not in known:
             raise InputError(f"{name} has no option {option!r}{nearest(option, known)}")
@@ -66,12 +66,12 @@ def create(name: str, num_classes: int | None = None, **options: Any) -> nn.Modu
 
 def input_size(name: str) -> int | None:
     """Height and width in pixels that a network was designed for; None where any size will do."""
-    return SCALES[name].size if name in SCALES else None
+    return ARCHITECTURES[name].size if name in ARCHITECTURES else None
 
 
 def parameters(name: str) -> int | None:
     """How many parameters a network has with 1000 classes; None where that depends on its input and options."""
-    return SCALES[name].parameters if name in SCALES else None
+    return ARCHITECTURES[name].parameters if name in ARCHITECTURES else None
 
 
 def without_head(model: nn.Module) -> nn.Module:

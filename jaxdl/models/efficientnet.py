@@ -1,7 +1,8 @@
-"""EfficientNet B0-B7 and Lite0-4.
+"""EfficientNet B0-B7, Lite0-4, V2-B0-B3 and V2-S/M/L.
 
-Tan & Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks" (2019), arXiv:1905.11946.
+B0-B7: Tan & Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks" (2019), arXiv:1905.11946.
 Lite: https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite
+V2: Tan & Le, "EfficientNetV2: Smaller Models and Faster Training" (2021), arXiv:2104.00298.
 
 Parameter paths: `stem`, `blocks_S_R` for repeat R (from 0) of stage S (1 to 7, as in Keras's `block1a`), each with
 `expand`, `depthwise`, `se_reduce`, `se_expand`, `project`, then `top` and `head`. The batch normalisation that follows
@@ -10,6 +11,8 @@ a convolution has its name with `_bn` behind it.
 
 import dataclasses
 import math
+from functools import partial
+from typing import Literal
 
 import jax
 from flax import linen as nn
@@ -18,32 +21,41 @@ from jax import Array
 from jaxdl.models.head import Head
 from jaxdl.ops import depthwise_conv
 
+Padding = Literal["same", "symmetric"]
+
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """A row of the paper's table 1: `repeats` inverted bottlenecks, of which the first has the stride."""
+    """`repeats` inverted bottlenecks, of which the first has the stride."""
 
     kernel: int
     stride: int
     expand: int
     channels: int
     repeats: int
+    fused: bool = False  # one full convolution in place of the 1x1 and the depthwise one (V2, figure 2)
+    squeeze: bool = True  # squeeze-and-excite, to a quarter of the block's input channels
 
 
 @dataclasses.dataclass(frozen=True)
-class Scale:
-    """One member of the family: how much wider and deeper than the baseline it is, and what it was trained with."""
+class Architecture:
+    """One member of the family: its stages, how much wider and deeper than them it is, and what it was trained with."""
 
+    stages: tuple[Stage, ...]
     width: float
     depth: float
     size: int  # input height and width in pixels
     dropout: float  # ahead of the head
     parameters: int  # published, with 1000 classes
-    lite: bool = False
+    stem: int = 32  # channels; scaled by the width, but in Lite
+    top: int = 1280  # the same
+    bn_momentum: float = 0.99  # Flax's convention: the share of the old average that is kept
+    lite: bool = False  # ReLU6; stem, top, first and last stage are not scaled
+    shrink: float = 0.9  # rounding never leaves less than this share of the scaled channels
 
 
 # Table 1 of the paper: stages 2 to 8, here 1 to 7.
-STAGES = (
+B = (
     Stage(kernel=3, stride=1, expand=1, channels=16, repeats=1),
     Stage(kernel=3, stride=2, expand=6, channels=24, repeats=2),
     Stage(kernel=5, stride=2, expand=6, channels=40, repeats=2),
@@ -52,28 +64,54 @@ STAGES = (
     Stage(kernel=5, stride=2, expand=6, channels=192, repeats=4),
     Stage(kernel=3, stride=1, expand=6, channels=320, repeats=1),
 )
-STEM_CHANNELS, TOP_CHANNELS = 32, 1280
+LITE = tuple(dataclasses.replace(stage, squeeze=False) for stage in B)
 
-# https://github.com/tensorflow/tpu/blob/master/models/official/efficientnet/efficientnet_builder.py and
-# .../lite/efficientnet_lite_builder.py
-SCALES = {
-    "efficientnet_b0": Scale(1.0, 1.0, 224, 0.2, 5_288_548),
-    "efficientnet_b1": Scale(1.0, 1.1, 240, 0.2, 7_794_184),
-    "efficientnet_b2": Scale(1.1, 1.2, 260, 0.3, 9_109_994),
-    "efficientnet_b3": Scale(1.2, 1.4, 300, 0.3, 12_233_232),
-    "efficientnet_b4": Scale(1.4, 1.8, 380, 0.4, 19_341_616),
-    "efficientnet_b5": Scale(1.6, 2.2, 456, 0.4, 30_389_784),
-    "efficientnet_b6": Scale(1.8, 2.6, 528, 0.5, 43_040_704),
-    "efficientnet_b7": Scale(2.0, 3.1, 600, 0.5, 66_347_960),
-    "efficientnet_lite0": Scale(1.0, 1.0, 224, 0.2, 4_652_008, lite=True),
-    "efficientnet_lite1": Scale(1.0, 1.1, 240, 0.2, 5_416_680, lite=True),
-    "efficientnet_lite2": Scale(1.1, 1.2, 260, 0.3, 6_092_072, lite=True),
-    "efficientnet_lite3": Scale(1.2, 1.4, 280, 0.3, 8_197_096, lite=True),
-    "efficientnet_lite4": Scale(1.4, 1.8, 300, 0.3, 13_006_568, lite=True),
+
+def v2(stem: int, *rows: tuple[int, int, int, int]) -> partial[Architecture]:
+    """V2 from its rows of stride, expansion, channels, repeats: 3x3 filters, the first three stages fused."""
+    stages = tuple(Stage(3, *row, fused=s < 3, squeeze=s >= 3) for s, row in enumerate(rows))
+    return partial(Architecture, stages, stem=stem, bn_momentum=0.9, shrink=0.0)
+
+
+lite = partial(Architecture, LITE, lite=True)
+# https://github.com/google/automl/blob/master/efficientnetv2/effnetv2_configs.py; S is also table 4 of the paper.
+v2_b = v2(32, (1, 1, 16, 1), (2, 4, 32, 2), (2, 4, 48, 2), (2, 4, 96, 3), (1, 6, 112, 5), (2, 6, 192, 8))
+v2_s = v2(24, (1, 1, 24, 2), (2, 4, 48, 4), (2, 4, 64, 4), (2, 4, 128, 6), (1, 6, 160, 9), (2, 6, 256, 15))
+# fmt: off
+v2_m = v2(24, (1, 1, 24, 3), (2, 4, 48, 5), (2, 4, 80, 5), (2, 4, 160, 7), (1, 6, 176, 14), (2, 6, 304, 18),
+          (1, 6, 512, 5))
+v2_l = v2(32, (1, 1, 32, 4), (2, 4, 64, 7), (2, 4, 96, 7), (2, 4, 192, 10), (1, 6, 224, 19), (2, 6, 384, 25),
+          (1, 6, 640, 7))
+# fmt: on
+
+# B and Lite: https://github.com/tensorflow/tpu/blob/master/models/official/efficientnet/efficientnet_builder.py and
+# .../lite/efficientnet_lite_builder.py. V2: effnetv2_configs.py, as above; the size is the one it is evaluated at.
+# Parameters of V2: https://github.com/huggingface/pytorch-image-models/blob/main/results/model_metadata-in1k.csv
+ARCHITECTURES = {
+    "efficientnet_b0": Architecture(B, 1.0, 1.0, 224, 0.2, 5_288_548),
+    "efficientnet_b1": Architecture(B, 1.0, 1.1, 240, 0.2, 7_794_184),
+    "efficientnet_b2": Architecture(B, 1.1, 1.2, 260, 0.3, 9_109_994),
+    "efficientnet_b3": Architecture(B, 1.2, 1.4, 300, 0.3, 12_233_232),
+    "efficientnet_b4": Architecture(B, 1.4, 1.8, 380, 0.4, 19_341_616),
+    "efficientnet_b5": Architecture(B, 1.6, 2.2, 456, 0.4, 30_389_784),
+    "efficientnet_b6": Architecture(B, 1.8, 2.6, 528, 0.5, 43_040_704),
+    "efficientnet_b7": Architecture(B, 2.0, 3.1, 600, 0.5, 66_347_960),
+    "efficientnet_lite0": lite(1.0, 1.0, 224, 0.2, 4_652_008),
+    "efficientnet_lite1": lite(1.0, 1.1, 240, 0.2, 5_416_680),
+    "efficientnet_lite2": lite(1.1, 1.2, 260, 0.3, 6_092_072),
+    "efficientnet_lite3": lite(1.2, 1.4, 280, 0.3, 8_197_096),
+    "efficientnet_lite4": lite(1.4, 1.8, 300, 0.3, 13_006_568),
+    "efficientnet_v2_b0": v2_b(1.0, 1.0, 224, 0.2, 7_139_704),
+    "efficientnet_v2_b1": v2_b(1.0, 1.1, 240, 0.2, 8_141_052),
+    "efficientnet_v2_b2": v2_b(1.1, 1.2, 260, 0.3, 10_096_086),
+    "efficientnet_v2_b3": v2_b(1.2, 1.4, 300, 0.3, 14_358_406),
+    "efficientnet_v2_s": v2_s(1.0, 1.0, 384, 0.2, 21_458_488),
+    "efficientnet_v2_m": v2_m(1.0, 1.0, 480, 0.3, 54_139_356),
+    "efficientnet_v2_l": v2_l(1.0, 1.0, 480, 0.4, 118_515_272),
 }
 
-# Same source. In Flax's convention the momentum is the share of the old average that is kept.
-BN_MOMENTUM, BN_EPSILON = 0.99, 1e-3
+# Same sources.
+BN_EPSILON = 1e-3
 SE_RATIO = 0.25
 DROP_CONNECT = 0.2
 
@@ -85,11 +123,16 @@ def depthwise_init(key: Array, shape: tuple[int, ...], dtype: jax.typing.DTypeLi
     return nn.initializers.normal(math.sqrt(2 / (shape[0] * shape[1])))(key, shape, dtype)
 
 
-def round_channels(channels: float, width: float) -> int:
-    """The scaled number of channels, rounded to a multiple of 8 but never down by more than a tenth."""
+def round_channels(channels: float, width: float, shrink: float = 0.9) -> int:
+    """The scaled number of channels, rounded to a multiple of 8, but not to less than the share `shrink` of it."""
     scaled = channels * width
     rounded = max(8, int(scaled + 4) // 8 * 8)
-    return rounded + 8 if rounded < 0.9 * scaled else rounded
+    return rounded + 8 if rounded < shrink * scaled else rounded
+
+
+def pads(padding: Padding, kernel: int) -> str | tuple[tuple[int, int], ...]:
+    """The padding of a convolution, as `lax` takes it: TensorFlow's "SAME", or k//2 on every side, as in PyTorch."""
+    return "SAME" if padding == "same" else ((kernel // 2, kernel // 2),) * 2
 
 
 class Depthwise(nn.Module):
@@ -97,92 +140,113 @@ class Depthwise(nn.Module):
 
     size: int
     stride: int
+    padding: Padding
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         kernel = self.param("kernel", depthwise_init, (self.size, self.size, 1, x.shape[-1]))
-        return depthwise_conv(x, kernel, self.stride)
+        return depthwise_conv(x, kernel, self.stride, pads(self.padding, self.size))
 
 
 class Block(nn.Module):
-    """An inverted bottleneck: expand, depthwise, squeeze-and-excite (not in Lite), project; a skip if shapes allow."""
+    """An inverted bottleneck: expand, depthwise, squeeze-and-excite, project; a skip if shapes allow.
+
+    Where the stage is fused, `expand` is a full convolution and takes the depthwise one's place; where it does not
+    expand either, there is that convolution alone, called `project` and followed by the activation.
+    """
 
     stage: Stage  # with the scaled number of channels
     stride: int
     drop: float  # probability that an example skips the block, where there is a skip
     lite: bool
-    bn_momentum: float
+    padding: Padding
+    norm: partial[nn.BatchNorm]
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
-        def norm(x: Array, name: str) -> Array:
-            return nn.BatchNorm(momentum=self.bn_momentum, epsilon=BN_EPSILON, name=name)(
-                x, use_running_average=not train
-            )
-
+        stage, norm = self.stage, partial(self.norm, use_running_average=not train)
         activation = nn.relu6 if self.lite else nn.silu
         shortcut, channels = x, x.shape[-1]  # [B,H,W,C]
-        if self.stage.expand != 1:
+        wide = channels * stage.expand
+
+        def pointwise(features: int, name: str, use_bias: bool = False) -> nn.Dense:
             # A 1x1 convolution is a matrix product over the channels; `Dense` says so and XLA runs it faster.
-            x = nn.Dense(channels * self.stage.expand, use_bias=False, kernel_init=conv_init, name="expand")(x)
-            x = activation(norm(x, "expand_bn"))  # [B,H,W,6C]
-        x = Depthwise(self.stage.kernel, self.stride, name="depthwise")(x)
-        x = activation(norm(x, "depthwise_bn"))  # [B,H/s,W/s,6C]
-        if not self.lite:
-            squeezed = x.mean((1, 2))  # [B,6C]
-            squeezed = nn.Dense(max(1, int(channels * SE_RATIO)), kernel_init=conv_init, name="se_reduce")(squeezed)
-            gate = nn.Dense(x.shape[-1], kernel_init=conv_init, name="se_expand")(activation(squeezed))
-            x = x * nn.sigmoid(gate)[:, None, None, :]
-        x = nn.Dense(self.stage.channels, use_bias=False, kernel_init=conv_init, name="project")(x)
-        x = norm(x, "project_bn")  # [B,H/s,W/s,C']
-        if self.stride == 1 and channels == self.stage.channels:
+            return nn.Dense(features, use_bias=use_bias, kernel_init=conv_init, name=name)
+
+        def full(features: int, name: str) -> nn.Conv:
+            kernel, strides = (stage.kernel, stage.kernel), (self.stride, self.stride)
+            padding = pads(self.padding, stage.kernel)
+            return nn.Conv(features, kernel, strides, padding, use_bias=False, kernel_init=conv_init, name=name)
+
+        if stage.fused and stage.expand == 1:
+            x = activation(norm(name="project_bn")(full(stage.channels, "project")(x)))  # [B,H/s,W/s,C']
+        else:
+            if stage.fused:
+                x = activation(norm(name="expand_bn")(full(wide, "expand")(x)))  # [B,H/s,W/s,eC]
+            else:
+                if stage.expand != 1:
+                    x = activation(norm(name="expand_bn")(pointwise(wide, "expand")(x)))  # [B,H,W,eC]
+                x = Depthwise(stage.kernel, self.stride, self.padding, name="depthwise")(x)
+                x = activation(norm(name="depthwise_bn")(x))  # [B,H/s,W/s,eC]
+            if stage.squeeze:
+                squeezed = x.mean((1, 2))  # [B,eC]
+                squeezed = pointwise(max(1, int(channels * SE_RATIO)), "se_reduce", use_bias=True)(squeezed)
+                gate = pointwise(wide, "se_expand", use_bias=True)(activation(squeezed))
+                x = x * nn.sigmoid(gate)[:, None, None, :]
+            x = norm(name="project_bn")(pointwise(stage.channels, "project")(x))  # [B,H/s,W/s,C']
+        if self.stride == 1 and channels == stage.channels:
             x = nn.Dropout(self.drop, broadcast_dims=(1, 2, 3), name="drop")(x, deterministic=not train)
             x = x + shortcut
         return x
 
 
 class EfficientNet(nn.Module):
-    """Images `[B,H,W,3]` to logits `[B,K]`, or to pooled features `[B,F]` where `num_classes` is None."""
+    """Images `[B,H,W,3]` to logits `[B,K]`, or to pooled features `[B,F]` where `num_classes` is None.
 
-    scale: Scale
+    As it stands it is Google's network. Weights trained in PyTorch from scratch want `padding="symmetric"`, and most of
+    them `bn_epsilon=1e-5`.
+    """
+
+    architecture: Architecture
     num_classes: int | None = 1000
     dropout: float | None = None  # ahead of the head; None: the published rate
     drop_connect: float = DROP_CONNECT  # stochastic depth, at the last block
-    bn_momentum: float = BN_MOMENTUM  # 0.9 where training from scratch takes only a few hundred steps
+    bn_momentum: float | None = None  # None: the published one; 0.9 for training from scratch in a few hundred steps
+    bn_epsilon: float = BN_EPSILON
+    padding: Padding = "same"
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> Array:
-        scale = self.scale
+        spec = self.architecture
+        momentum = spec.bn_momentum if self.bn_momentum is None else self.bn_momentum
+        norm = partial(nn.BatchNorm, momentum=momentum, epsilon=self.bn_epsilon)
+        activation = nn.relu6 if spec.lite else nn.silu
 
-        def norm(x: Array, name: str) -> Array:
-            return nn.BatchNorm(momentum=self.bn_momentum, epsilon=BN_EPSILON, name=name)(
-                x, use_running_average=not train
-            )
+        def scaled(channels: int) -> int:
+            return round_channels(channels, spec.width, spec.shrink)
 
-        activation = nn.relu6 if scale.lite else nn.silu
-        stem = STEM_CHANNELS if scale.lite else round_channels(STEM_CHANNELS, scale.width)
-        x = nn.Conv(stem, (3, 3), (2, 2), use_bias=False, kernel_init=conv_init, name="stem")(x)
-        x = activation(norm(x, "stem_bn"))  # [B,H/2,W/2,32]
+        stem, top = (spec.stem, spec.top) if spec.lite else (scaled(spec.stem), scaled(spec.top))
+        x = nn.Conv(stem, (3, 3), (2, 2), pads(self.padding, 3), use_bias=False, kernel_init=conv_init, name="stem")(x)
+        x = activation(norm(name="stem_bn")(x, use_running_average=not train))  # [B,H/2,W/2,32]
 
         repeats = [
-            # Lite leaves the first and the last stage as they are.
-            stage.repeats if scale.lite and s in (0, len(STAGES) - 1) else math.ceil(stage.repeats * scale.depth)
-            for s, stage in enumerate(STAGES)
+            stage.repeats if spec.lite and s in (0, len(spec.stages) - 1) else math.ceil(stage.repeats * spec.depth)
+            for s, stage in enumerate(spec.stages)
         ]
         block = 0
-        for s, stage in enumerate(STAGES):
-            stage = dataclasses.replace(stage, channels=round_channels(stage.channels, scale.width))
+        for s, stage in enumerate(spec.stages):
+            stage = dataclasses.replace(stage, channels=scaled(stage.channels))
             for r in range(repeats[s]):
                 drop = self.drop_connect * block / sum(repeats)
                 stride = stage.stride if r == 0 else 1
-                x = Block(stage, stride, drop, scale.lite, self.bn_momentum, name=f"blocks_{s + 1}_{r}")(x, train)
+                name = f"blocks_{s + 1}_{r}"
+                x = Block(stage, stride, drop, spec.lite, self.padding, norm, name=name)(x, train)
                 block += 1
 
-        top = TOP_CHANNELS if scale.lite else round_channels(TOP_CHANNELS, scale.width)
         x = nn.Dense(top, use_bias=False, kernel_init=conv_init, name="top")(x)
-        x = activation(norm(x, "top_bn"))  # [B,H/32,W/32,F]
+        x = activation(norm(name="top_bn")(x, use_running_average=not train))  # [B,H/32,W/32,F]
         x = x.mean((1, 2))  # [B,F]
         if self.num_classes is None:
             return x
-        dropout = scale.dropout if self.dropout is None else self.dropout
+        dropout = spec.dropout if self.dropout is None else self.dropout
         return Head(self.num_classes, dropout, name="head")(x, train)

@@ -5,6 +5,7 @@ as a sum of k*k shifted multiplies, which XLA fuses into one vectorised loop ove
 written out in the same form. GPU and TPU backends have native kernels and use them.
 """
 
+from collections.abc import Sequence
 from functools import partial
 
 import jax
@@ -14,39 +15,52 @@ from jax import Array, lax
 MAX_BANDS = 8  # measured on CPU: 4 to 8 are alike, 16 and more are up to ten times slower when the stride is 2
 
 
-def depthwise_conv(x: Array, kernel: Array, stride: int = 1) -> Array:
-    """Convolve every channel with its own filter, TensorFlow "SAME" padding.
+Padding = str | Sequence[tuple[int, int]]
+Pads = tuple[tuple[int, int], ...]
+
+
+def depthwise_conv(x: Array, kernel: Array, stride: int = 1, padding: Padding = "SAME") -> Array:
+    """Convolve every channel with its own filter.
 
     Args:
       x: images, `[B,H,W,C]`, floating point.
       kernel: one filter per channel, `[k,k,1,C]` (Flax's layout for grouped convolutions).
       stride: step between outputs, in both directions.
+      padding: "SAME" (TensorFlow's), "VALID", or the rows above and below and the columns left and right,
+        `((1, 1), (1, 1))`.
 
     Returns:
-      `[B, ceil(H/stride), ceil(W/stride), C]`, the dtype of `x`.
+      `[B,H',W',C]`, the dtype of `x`; with "SAME" padding H' is ceil(H/stride).
     """
+    pads = _pads(x.shape, kernel.shape, stride, padding)
     if jax.default_backend() == "cpu":
-        return shifted(x, kernel, stride)
-    return reference(x, kernel, stride)
+        return shifted(x, kernel, stride, pads)
+    return reference(x, kernel, stride, pads)
 
 
-def reference(x: Array, kernel: Array, stride: int) -> Array:
+def reference(x: Array, kernel: Array, stride: int, padding: Padding) -> Array:
     """XLA's grouped convolution: fast on GPU and TPU, and what `shifted` is tested against."""
     return lax.conv_general_dilated(
         x,
         kernel,
         (stride, stride),
-        "SAME",
+        padding,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=x.shape[-1],
     )
 
 
-def _same_padding(size: int, k: int, stride: int) -> tuple[int, int, int]:
-    """TensorFlow's "SAME": output size, and the padding before and after (the odd one goes after)."""
-    out = -(-size // stride)
-    total = max((out - 1) * stride + k - size, 0)
-    return out, total // 2, total - total // 2
+def _pads(shape: Sequence[int], kernel: Sequence[int], stride: int, padding: Padding) -> Pads:
+    """The padding as numbers."""
+    if isinstance(padding, str):
+        padding = lax.padtype_to_pads(shape[1:3], kernel[:2], (stride, stride), padding)
+    return tuple((int(before), int(after)) for before, after in padding)
+
+
+def _outputs(shape: Sequence[int], k: int, stride: int, pads: Pads) -> tuple[int, int]:
+    """Height and width of the result."""
+    h, w = ((size + sum(pad) - k) // stride + 1 for size, pad in zip(shape[1:3], pads, strict=True))
+    return h, w
 
 
 def _window(x: Array, i: int, j: int, out_h: int, out_w: int, stride: int) -> Array:
@@ -59,13 +73,12 @@ def _window(x: Array, i: int, j: int, out_h: int, out_w: int, stride: int) -> Ar
     )
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def shifted(x: Array, kernel: Array, stride: int) -> Array:
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def shifted(x: Array, kernel: Array, stride: int, pads: Pads) -> Array:
     """The sum of k*k shifted multiplies; same result as `reference`."""
     k = kernel.shape[0]
-    out_h, top, bottom = _same_padding(x.shape[1], k, stride)
-    out_w, left, right = _same_padding(x.shape[2], k, stride)
-    padded = jnp.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))
+    out_h, out_w = _outputs(x.shape, k, stride, pads)
+    padded = jnp.pad(x, ((0, 0), *pads, (0, 0)))
     taps = kernel[:, :, None, None]  # [k,k,1,1,1,C]
     y = jnp.zeros((), x.dtype)
     for i in range(k):
@@ -74,22 +87,22 @@ def shifted(x: Array, kernel: Array, stride: int) -> Array:
     return y
 
 
-def _shifted_fwd(x: Array, kernel: Array, stride: int) -> tuple[Array, tuple[Array, Array]]:
-    return shifted(x, kernel, stride), (x, kernel)
+def _shifted_fwd(x: Array, kernel: Array, stride: int, pads: Pads) -> tuple[Array, tuple[Array, Array]]:
+    return shifted(x, kernel, stride, pads), (x, kernel)
 
 
-def _shifted_bwd(stride: int, residuals: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
+def _shifted_bwd(stride: int, pads: Pads, residuals: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
     x, kernel = residuals
-    return _input_gradient(x.shape, kernel, stride, dy), _kernel_gradient(x, kernel, stride, dy)
+    return _input_gradient(x.shape, kernel, stride, pads, dy), _kernel_gradient(x, kernel, stride, pads, dy)
 
 
-def _input_gradient(shape: tuple[int, ...], kernel: Array, stride: int, dy: Array) -> Array:
+def _input_gradient(shape: tuple[int, ...], kernel: Array, stride: int, pads: Pads, dy: Array) -> Array:
     """Scatter dy through the filter. Pixels with the same remainder modulo the stride see the same taps, so each such
     phase is a stride-1 sum of shifted multiplies over dy; the phases are interleaved at the end."""
     b, h, w, c = shape
     k = kernel.shape[0]
-    out_h, top, _ = _same_padding(h, k, stride)
-    out_w, left, _ = _same_padding(w, k, stride)
+    out_h, out_w = _outputs(shape, k, stride, pads)
+    top, left = pads[0][0], pads[1][0]
     rows, cols = -(-(h + top) // stride), -(-(w + left) // stride)  # per phase, over the padded image
     reach = (k - 1) // stride
     dy = jnp.pad(dy, ((0, 0), (reach, max(rows - out_h, 0)), (reach, max(cols - out_w, 0)), (0, 0)))
@@ -108,17 +121,17 @@ def _input_gradient(shape: tuple[int, ...], kernel: Array, stride: int, dy: Arra
     return lax.slice(dx, (0, top, left, 0), (b, top + h, left + w, c))
 
 
-def _kernel_gradient(x: Array, kernel: Array, stride: int, dy: Array) -> Array:
+def _kernel_gradient(x: Array, kernel: Array, stride: int, pads: Pads, dy: Array) -> Array:
     """Correlate x with dy. Bands of rows are added with written-out additions, which stay vectorised over the channels,
     and a product with a row of ones adds up what is left: a `sum` there would be fused with the products above it into
     one scalar loop, ten times slower on CPU."""
     k, c = kernel.shape[0], x.shape[3]
-    out_h, top, bottom = _same_padding(x.shape[1], k, stride)
-    out_w, left, right = _same_padding(x.shape[2], k, stride)
+    out_h, out_w = _outputs(x.shape, k, stride, pads)
     band = -(-out_h // MAX_BANDS)  # rows in a band
     bands = -(-out_h // band)
     extra = bands * band - out_h  # rows of zeros that fill the last band
-    padded = jnp.pad(x, ((0, 0), (top, bottom + extra * stride), (left, right), (0, 0)))
+    (top, bottom), sides = pads
+    padded = jnp.pad(x, ((0, 0), (top, bottom + extra * stride), sides, (0, 0)))
     dy = jnp.pad(dy, ((0, 0), (0, extra), (0, 0), (0, 0)))
     sums = []
     for i in range(k):

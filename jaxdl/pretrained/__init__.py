@@ -16,7 +16,7 @@ import numpy as np
 from jaxdl import models, trees
 from jaxdl.data.images import Preprocessing
 from jaxdl.errors import InputError, nearest
-from jaxdl.models.efficientnet import SCALES
+from jaxdl.models.efficientnet import ARCHITECTURES
 from jaxdl.pretrained import torch_file
 
 
@@ -87,7 +87,7 @@ def load(name: str) -> tuple[Any, dict[str, Any], Preprocessing]:
         raise InputError(
             f"{path} is damaged: its sha256 is not the published one; install {SOURCES[name].package} again"
         )
-    size = SCALES[name].size
+    size = ARCHITECTURES[name].size
     # The centre crop and the scale of https://github.com/tensorflow/tpu/blob/master/models/official/efficientnet/preprocessing.py
     # (32 pixels of padding) and .../lite/efficientnet_lite_builder.py (MEAN_RGB, STDDEV_RGB).
     preprocessing = Preprocessing(size, crop=size / (size + 32), mean=(127.0,) * 3, std=(128.0,) * 3)
