@@ -15,11 +15,13 @@ from functools import partial
 from typing import Literal
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
 from jaxdl.models.head import Head
-from jaxdl.ops import depthwise_conv
+from jaxdl.ops import batch_norm, depthwise_conv, pointwise
+from jaxdl.ops.normalization import Activation, silu
 
 Padding = Literal["same", "symmetric"]
 
@@ -148,6 +150,41 @@ class Depthwise(nn.Module):
         return depthwise_conv(x, kernel, self.stride, pads(self.padding, self.size))
 
 
+def identity(x: Array) -> Array:
+    return x
+
+
+class Norm(nn.BatchNorm):
+    """Batch normalisation and an activation."""
+
+    activation: Activation = identity
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        if self.use_running_average or self.axis_name is not None or jax.default_backend() != "cpu":
+            return self.activation(super().__call__(x))
+        shape = x.shape[-1:]
+        mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
+        var = self.variable("batch_stats", "var", jnp.ones, shape)
+        scale = self.param("scale", nn.initializers.ones, shape)
+        bias = self.param("bias", nn.initializers.zeros, shape)
+        y, new_mean, new_var = batch_norm(x, scale, bias, self.epsilon, self.activation)
+        if not self.is_initializing():
+            mean.value = self.momentum * mean.value + (1 - self.momentum) * new_mean
+            var.value = self.momentum * var.value + (1 - self.momentum) * new_var
+        return y
+
+
+class Pointwise(nn.Module):
+    """A 1x1 convolution, `[B,H,W,I]` to `[B,H,W,O]`; kernel `[I,O]`."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        return pointwise(x, self.param("kernel", conv_init, (x.shape[-1], self.features)))
+
+
 class Block(nn.Module):
     """An inverted bottleneck: expand, depthwise, squeeze-and-excite, project; a skip if shapes allow.
 
@@ -160,18 +197,14 @@ class Block(nn.Module):
     drop: float  # probability that an example skips the block, where there is a skip
     lite: bool
     padding: Padding
-    norm: partial[nn.BatchNorm]
+    norm: partial[Norm]
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
-        stage, norm = self.stage, partial(self.norm, use_running_average=not train)
-        activation = nn.relu6 if self.lite else nn.silu
+        stage, norm = self.stage, self.norm
+        activation = nn.relu6 if self.lite else silu
         shortcut, channels = x, x.shape[-1]  # [B,H,W,C]
         wide = channels * stage.expand
-
-        def pointwise(features: int, name: str, use_bias: bool = False) -> nn.Dense:
-            # A 1x1 convolution is a matrix product over the channels; `Dense` says so and XLA runs it faster.
-            return nn.Dense(features, use_bias=use_bias, kernel_init=conv_init, name=name)
 
         def full(features: int, name: str) -> nn.Conv:
             kernel, strides = (stage.kernel, stage.kernel), (self.stride, self.stride)
@@ -179,21 +212,21 @@ class Block(nn.Module):
             return nn.Conv(features, kernel, strides, padding, use_bias=False, kernel_init=conv_init, name=name)
 
         if stage.fused and stage.expand == 1:
-            x = activation(norm(name="project_bn")(full(stage.channels, "project")(x)))  # [B,H/s,W/s,C']
+            x = norm(activation=activation, name="project_bn")(full(stage.channels, "project")(x))  # [B,H/s,W/s,C']
         else:
             if stage.fused:
-                x = activation(norm(name="expand_bn")(full(wide, "expand")(x)))  # [B,H/s,W/s,eC]
+                x = norm(activation=activation, name="expand_bn")(full(wide, "expand")(x))  # [B,H/s,W/s,eC]
             else:
                 if stage.expand != 1:
-                    x = activation(norm(name="expand_bn")(pointwise(wide, "expand")(x)))  # [B,H,W,eC]
+                    x = norm(activation=activation, name="expand_bn")(Pointwise(wide, name="expand")(x))  # [B,H,W,eC]
                 x = Depthwise(stage.kernel, self.stride, self.padding, name="depthwise")(x)
-                x = activation(norm(name="depthwise_bn")(x))  # [B,H/s,W/s,eC]
+                x = norm(activation=activation, name="depthwise_bn")(x)  # [B,H/s,W/s,eC]
             if stage.squeeze:
                 squeezed = x.mean((1, 2))  # [B,eC]
-                squeezed = pointwise(max(1, int(channels * SE_RATIO)), "se_reduce", use_bias=True)(squeezed)
-                gate = pointwise(wide, "se_expand", use_bias=True)(activation(squeezed))
+                squeezed = nn.Dense(max(1, int(channels * SE_RATIO)), kernel_init=conv_init, name="se_reduce")(squeezed)
+                gate = nn.Dense(wide, kernel_init=conv_init, name="se_expand")(activation(squeezed))
                 x = x * nn.sigmoid(gate)[:, None, None, :]
-            x = norm(name="project_bn")(pointwise(stage.channels, "project")(x))  # [B,H/s,W/s,C']
+            x = norm(name="project_bn")(Pointwise(stage.channels, name="project")(x))  # [B,H/s,W/s,C']
         if self.stride == 1 and channels == stage.channels:
             x = nn.Dropout(self.drop, broadcast_dims=(1, 2, 3), name="drop")(x, deterministic=not train)
             x = x + shortcut
@@ -219,15 +252,15 @@ class EfficientNet(nn.Module):
     def __call__(self, x: Array, train: bool = False) -> Array:
         spec = self.architecture
         momentum = spec.bn_momentum if self.bn_momentum is None else self.bn_momentum
-        norm = partial(nn.BatchNorm, momentum=momentum, epsilon=self.bn_epsilon)
-        activation = nn.relu6 if spec.lite else nn.silu
+        norm = partial(Norm, use_running_average=not train, momentum=momentum, epsilon=self.bn_epsilon)
+        activation = nn.relu6 if spec.lite else silu
 
         def scaled(channels: int) -> int:
             return round_channels(channels, spec.width, spec.shrink)
 
         stem, top = (spec.stem, spec.top) if spec.lite else (scaled(spec.stem), scaled(spec.top))
         x = nn.Conv(stem, (3, 3), (2, 2), pads(self.padding, 3), use_bias=False, kernel_init=conv_init, name="stem")(x)
-        x = activation(norm(name="stem_bn")(x, use_running_average=not train))  # [B,H/2,W/2,32]
+        x = norm(activation=activation, name="stem_bn")(x)  # [B,H/2,W/2,32]
 
         repeats = [
             stage.repeats if spec.lite and s in (0, len(spec.stages) - 1) else math.ceil(stage.repeats * spec.depth)
@@ -243,8 +276,8 @@ class EfficientNet(nn.Module):
                 x = Block(stage, stride, drop, spec.lite, self.padding, norm, name=name)(x, train)
                 block += 1
 
-        x = nn.Dense(top, use_bias=False, kernel_init=conv_init, name="top")(x)
-        x = activation(norm(name="top_bn")(x, use_running_average=not train))  # [B,H/32,W/32,F]
+        x = Pointwise(top, name="top")(x)
+        x = norm(activation=activation, name="top_bn")(x)  # [B,H/32,W/32,F]
         x = x.mean((1, 2))  # [B,F]
         if self.num_classes is None:
             return x

@@ -5,7 +5,7 @@ as a sum of k*k shifted multiplies, which XLA fuses into one vectorised loop ove
 written out in the same form. GPU and TPU backends have native kernels and use them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import jax
@@ -76,6 +76,10 @@ def _window(x: Array, i: int, j: int, out_h: int, out_w: int, stride: int) -> Ar
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def shifted(x: Array, kernel: Array, stride: int, pads: Pads) -> Array:
     """The sum of k*k shifted multiplies; same result as `reference`."""
+    return _forward(x, kernel, stride, pads)[0]
+
+
+def _forward(x: Array, kernel: Array, stride: int, pads: Pads) -> tuple[Array, tuple[Array, Array]]:
     k = kernel.shape[0]
     out_h, out_w = _outputs(x.shape, k, stride, pads)
     padded = jnp.pad(x, ((0, 0), *pads, (0, 0)))
@@ -84,65 +88,78 @@ def shifted(x: Array, kernel: Array, stride: int, pads: Pads) -> Array:
     for i in range(k):
         for j in range(k):
             y = y + _window(padded, i, j, out_h, out_w, stride) * taps[i, j]
-    return y
+    return y, (padded, kernel)
 
 
-def _shifted_fwd(x: Array, kernel: Array, stride: int, pads: Pads) -> tuple[Array, tuple[Array, Array]]:
-    return shifted(x, kernel, stride, pads), (x, kernel)
+def _backward(stride: int, pads: Pads, residuals: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
+    padded, kernel = residuals
+    h, w = (n - sum(pad) for n, pad in zip(padded.shape[1:3], pads, strict=True))
+    dx = _apart(lambda kernel, dy: _input_gradient((h, w), kernel, stride, pads, dy), kernel, dy)
+    dw = _apart(lambda kernel, dy, padded: _kernel_gradient(padded, kernel, stride, dy), kernel, dy, padded)
+    return dx, dw
 
 
-def _shifted_bwd(stride: int, pads: Pads, residuals: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
-    x, kernel = residuals
-    return _input_gradient(x.shape, kernel, stride, pads, dy), _kernel_gradient(x, kernel, stride, pads, dy)
+def _apart(compute: Callable[..., Array], kernel: Array, *operands: Array) -> Array:
+    """`compute(kernel, *operands)`, with the operands read from memory.
+
+    XLA would fuse whatever makes an operand into each of its k*k consumers, and compute it as many times: twice the
+    run time of a training step, and more to compile. Its CPU backend drops `lax.optimization_barrier` ahead of fusion,
+    but does not fuse across a branch. This one is always taken, which XLA cannot know.
+    """
+    operands = kernel, *operands
+    result = jax.eval_shape(compute, *operands)
+    bits = lax.bitcast_convert_type(kernel[0, 0, 0, 0].astype(jnp.float32), jnp.int32)
+    return lax.cond((bits | 1) != 0, compute, lambda *_: jnp.zeros(result.shape, result.dtype), *operands)
 
 
-def _input_gradient(shape: tuple[int, ...], kernel: Array, stride: int, pads: Pads, dy: Array) -> Array:
+def _input_gradient(size: tuple[int, int], kernel: Array, stride: int, pads: Pads, dy: Array) -> Array:
     """Scatter dy through the filter. Pixels with the same remainder modulo the stride see the same taps, so each such
     phase is a stride-1 sum of shifted multiplies over dy; the phases are interleaved at the end."""
-    b, h, w, c = shape
     k = kernel.shape[0]
-    out_h, out_w = _outputs(shape, k, stride, pads)
-    top, left = pads[0][0], pads[1][0]
-    rows, cols = -(-(h + top) // stride), -(-(w + left) // stride)  # per phase, over the padded image
-    reach = (k - 1) // stride
-    dy = jnp.pad(dy, ((0, 0), (reach, max(rows - out_h, 0)), (reach, max(cols - out_w, 0)), (0, 0)))
+    (rows, top, first_row, last_row), (cols, left, first_col, last_col) = (
+        # Pixel p + stride*r gets dy[r + (p + before - i)/stride] through tap i, where that is a whole number.
+        (-(-n // stride), before, -((k - 1 - before) // stride), (stride - 1 + before) // stride)
+        for n, (before, _) in zip(size, pads, strict=True)
+    )
+    above, beside = max(0, -first_row), max(0, -first_col)
+    below, behind = max(0, rows + last_row - dy.shape[1]), max(0, cols + last_col - dy.shape[2])
+    dy = jnp.pad(dy, ((0, 0), (above, below), (beside, behind), (0, 0)))
     taps = kernel[:, :, None, None]  # [k,k,1,1,1,C]
     phases = []
     for p in range(stride):
+        row = []
         for q in range(stride):
-            total = jnp.zeros((b, rows, cols, c), dy.dtype)
-            for i in range(p, k, stride):
-                for j in range(q, k, stride):
-                    # Padded pixel p + stride*r gets dy[r - i//stride] through tap i.
-                    total = total + _window(dy, reach - i // stride, reach - j // stride, rows, cols, 1) * taps[i, j]
-            phases.append(total)
-    dx = jnp.stack(phases, axis=-2).reshape(b, rows, cols, stride, stride, c)
-    dx = dx.transpose(0, 1, 3, 2, 4, 5).reshape(b, rows * stride, cols * stride, c)
-    return lax.slice(dx, (0, top, left, 0), (b, top + h, left + w, c))
+            total = jnp.zeros((dy.shape[0], rows, cols, dy.shape[3]), dy.dtype)
+            for i in range((p + top) % stride, k, stride):
+                for j in range((q + left) % stride, k, stride):
+                    r, c = above + (p + top - i) // stride, beside + (q + left - j) // stride
+                    total = total + _window(dy, r, c, rows, cols, 1) * taps[i, j]
+            row.append(total)
+        phases.append(jnp.concatenate(row, -1))  # [B,rows,cols,stride*C]
+    dx = jnp.stack(phases, 2)  # [B,rows,stride,cols,stride*C]: already in the order of the pixels
+    dx = dx.reshape(dy.shape[0], rows * stride, cols * stride, dy.shape[3])
+    return dx[:, : size[0], : size[1]]
 
 
-def _kernel_gradient(x: Array, kernel: Array, stride: int, pads: Pads, dy: Array) -> Array:
+def _kernel_gradient(padded: Array, kernel: Array, stride: int, dy: Array) -> Array:
     """Correlate x with dy. Bands of rows are added with written-out additions, which stay vectorised over the channels,
     and a product with a row of ones adds up what is left: a `sum` there would be fused with the products above it into
     one scalar loop, ten times slower on CPU."""
-    k, c = kernel.shape[0], x.shape[3]
-    out_h, out_w = _outputs(x.shape, k, stride, pads)
+    k, (_, out_h, out_w, c) = kernel.shape[0], dy.shape
     band = -(-out_h // MAX_BANDS)  # rows in a band
-    bands = -(-out_h // band)
-    extra = bands * band - out_h  # rows of zeros that fill the last band
-    (top, bottom), sides = pads
-    padded = jnp.pad(x, ((0, 0), (top, bottom + extra * stride), sides, (0, 0)))
-    dy = jnp.pad(dy, ((0, 0), (0, extra), (0, 0), (0, 0)))
+    bands = [(start, min(start + band, out_h)) for start in range(0, out_h, band)]
     sums = []
     for i in range(k):
         for j in range(k):
-            window = _window(padded, i, j, bands * band, out_w, stride)
+            window = _window(padded, i, j, out_h, out_w, stride)
             total = jnp.zeros((), jnp.float32)
-            for r in range(0, bands * band, band):
-                total = total + (window[:, r : r + band] * dy[:, r : r + band]).astype(jnp.float32)  # [B,band,W,C]
+            for start, end in bands:
+                product = (window[:, start:end] * dy[:, start:end]).astype(jnp.float32)  # [B,band,W,C]
+                # The last band may be shorter.
+                total = total + jnp.pad(product, ((0, 0), (0, band - (end - start)), (0, 0), (0, 0)))
             total = total.reshape(-1, c)
             sums.append(jnp.ones(len(total)) @ total)  # [C]
     return jnp.stack(sums).reshape(k, k, 1, c).astype(kernel.dtype)
 
 
-shifted.defvjp(_shifted_fwd, _shifted_bwd)
+shifted.defvjp(_forward, _backward)
