@@ -94,22 +94,20 @@ def _forward(x: Array, kernel: Array, stride: int, pads: Pads) -> tuple[Array, t
 def _backward(stride: int, pads: Pads, residuals: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
     padded, kernel = residuals
     h, w = (n - sum(pad) for n, pad in zip(padded.shape[1:3], pads, strict=True))
-    dx = _apart(lambda kernel, dy: _input_gradient((h, w), kernel, stride, pads, dy), kernel, dy)
-    dw = _apart(lambda kernel, dy, padded: _kernel_gradient(padded, kernel, stride, dy), kernel, dy, padded)
-    return dx, dw
+    dx = _apart(lambda dy, kernel: _input_gradient((h, w), kernel, stride, pads, dy), dy, kernel)
+    return dx, _kernel_gradient(padded, kernel, stride, dy)
 
 
-def _apart(compute: Callable[..., Array], kernel: Array, *operands: Array) -> Array:
-    """`compute(kernel, *operands)`, with the operands read from memory.
+def _apart(compute: Callable[[Array, Array], Array], dy: Array, kernel: Array) -> Array:
+    """`compute(dy, kernel)`, with dy read from memory.
 
-    XLA would fuse whatever makes an operand into each of its k*k consumers, and compute it as many times: twice the
-    run time of a training step, and more to compile. Its CPU backend drops `lax.optimization_barrier` ahead of fusion,
-    but does not fuse across a branch. This one is always taken, which XLA cannot know.
+    XLA would fuse whatever makes dy into each of its k*k readers, and compute it as many times. Its CPU backend drops
+    `lax.optimization_barrier` ahead of fusion, but does not fuse across a branch. This one is always taken, which XLA
+    cannot know.
     """
-    operands = kernel, *operands
-    result = jax.eval_shape(compute, *operands)
     bits = lax.bitcast_convert_type(kernel[0, 0, 0, 0].astype(jnp.float32), jnp.int32)
-    return lax.cond((bits | 1) != 0, compute, lambda *_: jnp.zeros(result.shape, result.dtype), *operands)
+    result = jax.eval_shape(compute, dy, kernel)
+    return lax.cond((bits | 1) != 0, compute, lambda *_: jnp.zeros(result.shape, result.dtype), dy, kernel)
 
 
 def _input_gradient(size: tuple[int, int], kernel: Array, stride: int, pads: Pads, dy: Array) -> Array:
@@ -142,24 +140,27 @@ def _input_gradient(size: tuple[int, int], kernel: Array, stride: int, pads: Pad
 
 
 def _kernel_gradient(padded: Array, kernel: Array, stride: int, dy: Array) -> Array:
-    """Correlate x with dy. Bands of rows are added with written-out additions, which stay vectorised over the channels,
-    and a product with a row of ones adds up what is left: a `sum` there would be fused with the products above it into
-    one scalar loop, ten times slower on CPU."""
-    k, (_, out_h, out_w, c) = kernel.shape[0], dy.shape
+    """Correlate x with dy, tap by tap in a loop, which is compiled once.
+
+    Bands of rows are added with written-out additions, which stay vectorised over the channels, and a product with a
+    row of ones adds up what is left: a `sum` there would be fused with the products above it into one scalar loop, ten
+    times slower on CPU.
+    """
+    k, (b, out_h, out_w, c) = kernel.shape[0], dy.shape
     band = -(-out_h // MAX_BANDS)  # rows in a band
-    bands = [(start, min(start + band, out_h)) for start in range(0, out_h, band)]
-    sums = []
-    for i in range(k):
-        for j in range(k):
-            window = _window(padded, i, j, out_h, out_w, stride)
-            total = jnp.zeros((), jnp.float32)
-            for start, end in bands:
-                product = (window[:, start:end] * dy[:, start:end]).astype(jnp.float32)  # [B,band,W,C]
-                # The last band may be shorter.
-                total = total + jnp.pad(product, ((0, 0), (0, band - (end - start)), (0, 0), (0, 0)))
-            total = total.reshape(-1, c)
-            sums.append(jnp.ones(len(total)) @ total)  # [C]
-    return jnp.stack(sums).reshape(k, k, 1, c).astype(kernel.dtype)
+
+    def tap(n: Array) -> Array:
+        total = jnp.zeros((), jnp.float32)
+        for start in range(0, out_h, band):
+            rows = min(band, out_h - start)  # the last band may be shorter
+            seen = (b, (rows - 1) * stride + 1, (out_w - 1) * stride + 1, c)
+            window = lax.dynamic_slice(padded, (0, n // k + start * stride, n % k, 0), seen)[:, ::stride, ::stride]
+            product = (window * dy[:, start : start + rows]).astype(jnp.float32)  # [B,rows,W,C]
+            total = total + jnp.pad(product, ((0, 0), (0, band - rows), (0, 0), (0, 0)))
+        total = total.reshape(-1, c)
+        return jnp.ones(len(total)) @ total  # [C]
+
+    return lax.map(tap, jnp.arange(k * k)).reshape(k, k, 1, c).astype(kernel.dtype)
 
 
 shifted.defvjp(_forward, _backward)
