@@ -8,7 +8,7 @@ from flax import linen as nn
 
 from jaxdl import models, trees
 from jaxdl.errors import InputError
-from jaxdl.models.efficientnet import round_channels
+from jaxdl.models.efficientnet import Architecture, EfficientNet, Stage, round_channels
 
 
 @pytest.mark.parametrize("name", [name for name in models.names() if models.parameters(name)])
@@ -55,6 +55,64 @@ def test_the_network_is_its_trunk_and_its_head(name, key):
     features = models.without_head(model).apply({**variables, "params": params}, x, train=False)
     chex.assert_shape(logits, (2, 5))
     np.testing.assert_allclose(features @ head["kernel"] + head["bias"][None], logits, rtol=1e-4, atol=1e-5)
+
+
+# Each kind of block once: not expanding, expanding, fused, fused and not expanding.
+TINY = Architecture(
+    (Stage(3, 1, 1, 8, 1), Stage(5, 2, 2, 16, 1), Stage(3, 1, 2, 16, 1, fused=True), Stage(3, 1, 1, 8, 1, fused=True)),
+    width=1.0,
+    depth=1.0,
+    size=32,
+    dropout=0.2,
+    parameters=0,
+    top=64,
+)
+
+
+def test_fresh_variables_are_spread_like_flaxs(key):
+    model = EfficientNet(TINY, 500)
+    ours = trees.paths(models.init(model, key, (32, 32, 3)))
+    flaxs = trees.paths(jax.jit(model.init)(key, jnp.zeros((1, 32, 32, 3))))
+    assert ours.keys() == flaxs.keys()
+    for path, leaf in ours.items():
+        assert (leaf.shape, leaf.dtype) == (flaxs[path].shape, np.float32)
+        if not path.endswith("/kernel"):
+            np.testing.assert_array_equal(leaf, flaxs[path])
+        else:
+            # Six standard errors of a standard deviation, of which both are estimates.
+            np.testing.assert_allclose(leaf.std(), flaxs[path].std(), rtol=6 / np.sqrt(leaf.size))
+            assert abs(leaf.mean()) < 6 * leaf.std() / np.sqrt(leaf.size)
+
+
+def test_fresh_variables_follow_the_key():
+    model = EfficientNet(TINY, 3)
+    first, same, other = (models.init(model, jax.random.key(n), (32, 32, 3)) for n in (1, 1, 2))
+    chex.assert_trees_all_equal(first, same)
+    assert (first["params"]["head"]["kernel"] != other["params"]["head"]["kernel"]).all()
+
+
+@pytest.mark.parametrize("options", [{}, {"padding": "symmetric", "bn_epsilon": 1e-5}])
+def test_folding_keeps_the_outputs(options, key):
+    model = EfficientNet(TINY, 7, **options)
+    variables = fill(model, (33, 31, 3))
+    x = jax.random.normal(key, (2, 33, 31, 3))
+    folded, fewer = models.fold_batchnorm(model, variables)
+    assert trees.difference(models.shapes(folded, (33, 31, 3))[0], fewer) == ""
+    assert "batch_stats" not in fewer
+    expected = model.apply(variables, x, train=False)
+    np.testing.assert_allclose(folded.apply(fewer, x, train=False), expected, rtol=1e-4, atol=1e-5)
+    for wrong in (folded, models.create("dense", 3)):
+        with pytest.raises(InputError, match="can be folded"):
+            models.fold_batchnorm(wrong, variables)
+
+
+def test_training_normalises_by_the_batch(key):
+    model = EfficientNet(TINY, 3, drop_connect=0.0, dropout=0.0, bn_momentum=0.0)
+    variables = fill(model, (32, 32, 3))
+    x = jax.random.normal(key, (4, 32, 32, 3))
+    logits, state = models.apply(model, variables, x, key=key)
+    # With the batch's own statistics as running averages, evaluation does the same.
+    np.testing.assert_allclose(logits, model.apply({**variables, **state}, x, train=False), rtol=1e-3, atol=1e-4)
 
 
 class Small(nn.Module):

@@ -12,13 +12,14 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax import Array
 
 from jaxdl.errors import InputError, nearest
 from jaxdl.models.cnn import CNN
 from jaxdl.models.dense import Dense
-from jaxdl.models.efficientnet import ARCHITECTURES, EfficientNet
+from jaxdl.models.efficientnet import ARCHITECTURES, EfficientNet, draw
 
 BatchStats = Literal["update", "frozen"]
 
@@ -85,8 +86,44 @@ def with_classes(model: nn.Module, num_classes: int) -> nn.Module:
 
 
 def init(model: nn.Module, key: Array, input_shape: tuple[int, ...]) -> dict[str, Any]:
-    """Fresh variables for inputs of this shape, without the batch axis: `(H,W,C)` or `(F,)`. One compiled program."""
+    """Fresh variables for inputs of this shape, without the batch axis: `(H,W,C)` or `(F,)`; NumPy or JAX arrays."""
+    if isinstance(model, EfficientNet):
+        return draw(shapes(model, input_shape)[0], np.asarray(jax.random.key_data(key)))
     return jax.jit(model.init)(key, jnp.zeros((1, *input_shape)))
+
+
+def fold_batchnorm(model: nn.Module, variables: Mapping[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
+    """The network for inference alone: every batch normalisation folded into the convolution ahead of it.
+
+    Args:
+      model: an EfficientNet.
+      variables: `{"params": …, "batch_stats": …}`.
+
+    Returns:
+      The network without batch normalisation, and its variables; the same outputs in evaluation, to rounding.
+
+    Raises:
+      InputError: the network is not an EfficientNet, or is folded already.
+    """
+    if not isinstance(model, EfficientNet) or model.folded:
+        raise InputError(f"only an EfficientNet that is not folded yet can be folded; this is {model!r:.60}")
+
+    def fold(params: Mapping[str, Any], stats: Mapping[str, Any]) -> dict[str, Any]:
+        folded: dict[str, Any] = {}
+        for name, module in params.items():
+            norm = f"{name}_bn"
+            if name in stats and "mean" in stats[name]:  # a batch normalisation, done with its convolution
+                continue
+            if norm in params:
+                factor = params[norm]["scale"] / jnp.sqrt(stats[norm]["var"] + model.bn_epsilon)  # [O]
+                axes = (None,) * (module["kernel"].ndim - 1)
+                folded[name] = {"kernel": module["kernel"] * factor[axes]}
+                folded[norm] = {"bias": params[norm]["bias"] - stats[norm]["mean"] * factor}
+            else:
+                folded[name] = fold(module, stats[name]) if name in stats else module
+        return folded
+
+    return model.clone(folded=True), {"params": fold(variables["params"], variables["batch_stats"])}
 
 
 @lru_cache(maxsize=32)

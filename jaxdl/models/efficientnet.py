@@ -11,11 +11,13 @@ a convolution has its name with `_bn` behind it.
 
 import dataclasses
 import math
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax import Array
 
@@ -117,12 +119,35 @@ BN_EPSILON = 1e-3
 SE_RATIO = 0.25
 DROP_CONNECT = 0.2
 
-conv_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+def kernel_std(shape: Sequence[int]) -> float:
+    """The spread of a fresh kernel `[...,I,O]`: He's, for its fan-out; that of a depthwise one is its area."""
+    *area, fan_in, fan_out = shape
+    return math.sqrt(2 / (math.prod(area) * (1 if area and fan_in == 1 else fan_out)))
 
 
-def depthwise_init(key: Array, shape: tuple[int, ...], dtype: jax.typing.DTypeLike = float) -> Array:
-    """Normal with variance 2 / k²: each output sees one channel, so the fan-out is the filter's area."""
-    return nn.initializers.normal(math.sqrt(2 / (shape[0] * shape[1])))(key, shape, dtype)
+def kernel_init(key: Array, shape: Sequence[int], dtype: jax.typing.DTypeLike = float) -> Array:
+    return kernel_std(shape) * jax.random.normal(key, tuple(shape), dtype)
+
+
+def draw(shapes: Mapping[str, Any], seed: Any) -> dict[str, Any]:
+    """Fresh variables like those of `EfficientNet.init`, drawn by NumPy: compiling that takes ten seconds.
+
+    Args:
+      shapes: what is to be filled, as shapes.
+      seed: of `numpy.random.default_rng`.
+    """
+    generator = np.random.default_rng(seed)
+
+    def leaf(path: tuple[Any, ...], like: jax.ShapeDtypeStruct) -> np.ndarray:
+        module, name = (key.key for key in path[-2:])
+        if name == "kernel":
+            # Like `Head`, whose kernel keeps the variance of its input.
+            std = math.sqrt(1 / like.shape[0]) if module == "head" else kernel_std(like.shape)
+            return std * generator.standard_normal(like.shape, np.float32)
+        return np.full(like.shape, name in ("scale", "var"), np.float32)
+
+    return jax.tree_util.tree_map_with_path(leaf, dict(shapes))
 
 
 def round_channels(channels: float, width: float, shrink: float = 0.9) -> int:
@@ -146,7 +171,7 @@ class Depthwise(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        kernel = self.param("kernel", depthwise_init, (self.size, self.size, 1, x.shape[-1]))
+        kernel = self.param("kernel", kernel_init, (self.size, self.size, 1, x.shape[-1]))
         return depthwise_conv(x, kernel, self.stride, pads(self.padding, self.size))
 
 
@@ -155,12 +180,19 @@ def identity(x: Array) -> Array:
 
 
 class Norm(nn.BatchNorm):
-    """Batch normalisation and an activation."""
+    """Batch normalisation and the activation behind it; on a CPU as one operation where its own statistics are used.
+
+    Folded, only its shift is left (see `models.fold_batchnorm`).
+    """
 
     activation: Activation = identity
+    folded: bool = False
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
+        if self.folded:
+            bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
+            return self.activation(x + bias[(None,) * (x.ndim - 1)])
         if self.use_running_average or self.axis_name is not None or jax.default_backend() != "cpu":
             return self.activation(super().__call__(x))
         shape = x.shape[-1:]
@@ -182,7 +214,7 @@ class Pointwise(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        return pointwise(x, self.param("kernel", conv_init, (x.shape[-1], self.features)))
+        return pointwise(x, self.param("kernel", kernel_init, (x.shape[-1], self.features)))
 
 
 class Block(nn.Module):
@@ -209,7 +241,7 @@ class Block(nn.Module):
         def full(features: int, name: str) -> nn.Conv:
             kernel, strides = (stage.kernel, stage.kernel), (self.stride, self.stride)
             padding = pads(self.padding, stage.kernel)
-            return nn.Conv(features, kernel, strides, padding, use_bias=False, kernel_init=conv_init, name=name)
+            return nn.Conv(features, kernel, strides, padding, use_bias=False, kernel_init=kernel_init, name=name)
 
         if stage.fused and stage.expand == 1:
             x = norm(activation=activation, name="project_bn")(full(stage.channels, "project")(x))  # [B,H/s,W/s,C']
@@ -223,8 +255,10 @@ class Block(nn.Module):
                 x = norm(activation=activation, name="depthwise_bn")(x)  # [B,H/s,W/s,eC]
             if stage.squeeze:
                 squeezed = x.mean((1, 2))  # [B,eC]
-                squeezed = nn.Dense(max(1, int(channels * SE_RATIO)), kernel_init=conv_init, name="se_reduce")(squeezed)
-                gate = nn.Dense(wide, kernel_init=conv_init, name="se_expand")(activation(squeezed))
+                squeezed = nn.Dense(max(1, int(channels * SE_RATIO)), kernel_init=kernel_init, name="se_reduce")(
+                    squeezed
+                )
+                gate = nn.Dense(wide, kernel_init=kernel_init, name="se_expand")(activation(squeezed))
                 x = x * nn.sigmoid(gate)[:, None, None, :]
             x = norm(name="project_bn")(Pointwise(stage.channels, name="project")(x))  # [B,H/s,W/s,C']
         if self.stride == 1 and channels == stage.channels:
@@ -247,19 +281,24 @@ class EfficientNet(nn.Module):
     bn_momentum: float | None = None  # None: the published one; 0.9 for training from scratch in a few hundred steps
     bn_epsilon: float = BN_EPSILON
     padding: Padding = "same"
+    folded: bool = False  # no batch normalisation: `models.fold_batchnorm`
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> Array:
         spec = self.architecture
         momentum = spec.bn_momentum if self.bn_momentum is None else self.bn_momentum
-        norm = partial(Norm, use_running_average=not train, momentum=momentum, epsilon=self.bn_epsilon)
+        norm = partial(
+            Norm, use_running_average=not train, momentum=momentum, epsilon=self.bn_epsilon, folded=self.folded
+        )
         activation = nn.relu6 if spec.lite else silu
 
         def scaled(channels: int) -> int:
             return round_channels(channels, spec.width, spec.shrink)
 
         stem, top = (spec.stem, spec.top) if spec.lite else (scaled(spec.stem), scaled(spec.top))
-        x = nn.Conv(stem, (3, 3), (2, 2), pads(self.padding, 3), use_bias=False, kernel_init=conv_init, name="stem")(x)
+        x = nn.Conv(stem, (3, 3), (2, 2), pads(self.padding, 3), use_bias=False, kernel_init=kernel_init, name="stem")(
+            x
+        )
         x = norm(activation=activation, name="stem_bn")(x)  # [B,H/2,W/2,32]
 
         repeats = [

@@ -17,11 +17,12 @@ Residuals = tuple[Array, Array, Array, Array, Array]
 
 @jax.custom_jvp
 def silu(x: Array) -> Array:
+    """x times its sigmoid, as one division: `jax.nn.silu` writes the sigmoid to memory first."""
     return x / (1 + jnp.exp(-x))
 
 
 @silu.defjvp
-def _silu_jvp(primals, tangents):
+def _silu_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     (x,), (t,) = primals, tangents
     s = jax.nn.sigmoid(x)
     return silu(x), t * (s + x * s * (1 - s))

@@ -1,0 +1,73 @@
+"""The one operation against Flax's batch normalisation followed by the activation, differentiated by JAX."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from hypothesis import given
+from hypothesis import strategies as st
+from jax.test_util import check_grads
+
+from jaxdl.ops.normalization import batch_norm, silu
+
+EPSILON = 1e-3
+ACTIVATIONS = (silu, nn.relu6, jnp.tanh, lambda x: x)
+
+
+def arrays(shape, seed, dtype=jnp.float32):
+    draw = np.random.default_rng(seed)
+    x = jnp.asarray(draw.normal(draw.normal(size=shape[-1]), 2.0, shape), dtype)
+    return (
+        x,
+        jnp.asarray(draw.uniform(0.5, 1.5, shape[-1]), jnp.float32),
+        jnp.asarray(draw.normal(size=shape[-1]), "f4"),
+    )
+
+
+def reference(x, scale, bias, activation):
+    variables = {"params": {"scale": scale, "bias": bias}, "batch_stats": {"mean": bias * 0, "var": scale * 0 + 1}}
+    norm = nn.BatchNorm(use_running_average=False, momentum=0.0, epsilon=EPSILON)
+    y, state = norm.apply(variables, x, mutable=["batch_stats"])
+    return activation(y), state["batch_stats"]["mean"], state["batch_stats"]["var"]
+
+
+@given(
+    st.lists(st.integers(1, 5), min_size=1, max_size=3).filter(lambda axes: np.prod(axes) > 1),
+    st.integers(1, 4),
+    st.sampled_from(ACTIVATIONS),
+    st.integers(0, 99),
+)
+def test_equals_flax_forward_and_backward(axes, channels, activation, seed):
+    x, scale, bias = arrays((*axes, channels), seed)
+
+    def value_and_gradients(norm):
+        (y, mean, var), pull = jax.vjp(norm, x, scale, bias)
+        return y, mean, var, *pull((jnp.cos(y), jnp.zeros_like(mean), jnp.zeros_like(var)))
+
+    ours = value_and_gradients(lambda x, scale, bias: batch_norm(x, scale, bias, EPSILON, activation))
+    theirs = value_and_gradients(lambda x, scale, bias: reference(x, scale, bias, activation))
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_gradients_equal_finite_differences(activation):
+    operands = arrays((4, 3, 2, 3), 0)
+    norm = lambda *operands: batch_norm(*operands, EPSILON, activation)[0]  # noqa: E731
+    check_grads(norm, operands, order=1, modes=["rev"], atol=1e-2, rtol=1e-2)
+
+
+def test_bfloat16_stays_bfloat16_with_float32_statistics():
+    x, scale, bias = arrays((8, 4, 4, 3), 1, jnp.bfloat16)
+    y, mean, var = batch_norm(x, scale, bias, EPSILON, silu)
+    exact = reference(x.astype(jnp.float32), scale, bias, silu)
+    assert (y.dtype, mean.dtype, var.dtype) == (jnp.bfloat16, jnp.float32, jnp.float32)
+    np.testing.assert_allclose(y.astype(jnp.float32), exact[0], atol=0.05, rtol=0.05)
+    np.testing.assert_allclose(mean, exact[1], atol=1e-5)
+
+
+@given(st.floats(-1e4, 1e4, width=32))
+def test_silu_is_jaxs_everywhere(x):
+    ours, theirs = (jax.value_and_grad(f)(jnp.float32(x)) for f in (silu, jax.nn.silu))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)
