@@ -1,15 +1,15 @@
-"""The command line: `jaxdl fine-tune | train | evaluate | predict | models | show`."""
+"""The command line: `jaxdl fine-tune | train | evaluate | predict | models | show | weights`."""
 
 import contextlib
+import dataclasses
 import io
 import json
-import os
 import sys
 import time
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import jax
 import numpy as np
@@ -64,7 +64,7 @@ class FineTune:
     folder: Folder
     """Photographs in a folder for each class, inside train/ and test/ or not."""
     model: str = "efficientnet_lite0"
-    """A network with pretrained weights; `jaxdl models` lists them."""
+    """A network with pretrained weights (`jaxdl models` lists them), a weight file, or hf-hub:OWNER/REPO."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="RUN", help_behavior_hint="(default: runs/FOLDER-MODEL)")] = None
     """The run directory to make."""
     start: str = "blocks_5"
@@ -83,11 +83,12 @@ class FineTune:
     augment: Augment = field(default_factory=Augment)
 
     def run(self) -> None:
-        out = self.out or Path("runs") / f"{self.folder.resolve().name}-{self.model}"
+        out = self.out or Path("runs") / f"{self.folder.resolve().name}-{Path(self.model).stem}"
         runs.check_new(out)
-        model, variables, preprocessing = pretrained.load(self.model)
+        weights = pretrained.read(self.model)
+        preprocessing = weights.preprocessing
         splits = self.data.load(self.folder, preprocessing)
-        model, variables = transfer.new_head(model, variables, len(splits.train.classes))
+        model, variables = transfer.new_head(weights.model, weights.variables, len(splits.train.classes))
         phases = transfer.fine_tune(
             variables["params"],
             start=self.start,
@@ -96,7 +97,7 @@ class FineTune:
             learning_rate=self.learning_rate,
         )
         loss = losses.label_smoothing(self.label_smoothing)
-        _train(self, out, model, {}, variables, preprocessing, splits, phases, loss)
+        _train(self, out, weights.name, model, dict(weights.options), variables, preprocessing, splits, phases, loss)
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ class Train:
         model_options = {"bn_momentum": 0.9} if self.model.startswith("efficientnet") else {}
         model = models.create(self.model, len(splits.train.classes), **model_options)
         phases = (optim.Phase(self.epochs, self.learning_rate),)
-        _train(self, out, model, model_options, None, preprocessing, splits, phases, losses.cross_entropy)
+        _train(self, out, self.model, model, model_options, None, preprocessing, splits, phases, losses.cross_entropy)
 
 
 @dataclass(frozen=True)
@@ -226,9 +227,112 @@ class Show:
             print(_result(summary))
 
 
+@dataclass(frozen=True)
+class Convert:
+    """Write weights to a safetensors file: jaxdl's, with digest and preprocessing inside, or timm's for PyTorch."""
+
+    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="IN")]
+    """A file of PyTorch, safetensors or Keras, a run directory, a pretrained network, or hf-hub:OWNER/REPO."""
+    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
+    """The .safetensors file to make."""
+    model: Annotated[str | None, tyro.conf.arg(help_behavior_hint="(default: told by the tensors)")] = None
+    """The architecture."""
+    flavour: Annotated[
+        Literal["tensorflow", "pytorch"] | None, tyro.conf.arg(help_behavior_hint="(default: told by names)")
+    ] = None
+    """Whose padding and epsilon, where timm's names do not tell."""
+    to: Literal["jaxdl", "timm"] = "jaxdl"
+    """Whose file to write."""
+    licence: Annotated[str | None, tyro.conf.arg(help_behavior_hint="(default: the source's)")] = None
+    """Under which the weights may be used, for jaxdl's file."""
+
+    def run(self) -> None:
+        if self.out.suffix != ".safetensors":
+            raise InputError(f"{self.out} is to be a safetensors file: give it that ending")
+        if self.out.exists():
+            raise InputError(f"{self.out} exists already; choose another name, or remove it")
+        if (path := Path(self.source)).is_dir():
+            run = runs.load(path)
+            spec = run.config["model"]
+            weights = pretrained.Weights(
+                spec["name"], spec["num_classes"], spec["options"], run.variables(), run.preprocessing,
+                source=f"trained by jaxdl {jaxdl.__version__}", classes=run.classes,
+            )  # fmt: skip
+            if self.model not in (None, weights.name):
+                raise InputError(f"{path} holds {weights.name}, not {self.model}")
+        else:
+            weights = pretrained.read(self.source, model=self.model, flavour=self.flavour)
+        if self.to == "timm":
+            pretrained.save_timm(self.out, weights.variables)
+            call = pretrained.recipes.timm_call(weights.name, weights.num_classes, weights.options)
+            print(f"{self.out}: for {call}")
+            return
+        pretrained.save(
+            self.out,
+            weights.name,
+            weights.variables,
+            weights.preprocessing,
+            options=weights.options,
+            source=weights.source,
+            licence=weights.licence if self.licence is None else self.licence,
+            classes=weights.classes,
+        )
+        print(f"{self.out}: {weights.name} with {weights.num_classes or 'no'} classes")
+
+
+@dataclass(frozen=True)
+class Inspect:
+    """Say what is in a weight file, and whether it is whole."""
+
+    path: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
+    """A file of PyTorch, safetensors or Keras."""
+    json: bool = False
+    """Print one JSON object and nothing else."""
+
+    def run(self) -> None:
+        found = dataclasses.asdict(pretrained.inspect(self.path))
+        if self.json:
+            print(json.dumps(found))
+            return
+        verified = "the file carries a digest, and it fits" if found["verified"] else "the file carries no digest"
+        unknown = "TensorFlow's or PyTorch's flavour: the file does not tell"
+        classes, preprocessing, options = found["classes"], found["preprocessing"], found["options"]
+        rows = {
+            "file": f"{found['path']} ({found['format']}, names of {found['layout']}, {found['dtype']})",
+            "model": f"{found['architecture']}, {found['parameters']:,} parameters",
+            "classes": ", ".join(classes[:8]) + (" …" if len(classes) > 8 else "") if classes else found["num_classes"],
+            "options": unknown if options is None else _pairs(options) or "as created",
+            "preprocessing": unknown if preprocessing is None else _pairs(preprocessing),
+            "source": found["source"] or "unknown",
+            "licence": found["licence"] or "unknown",
+            "sha256": f"{found['sha256']} ({verified})",
+        }
+        for name, value in rows.items():
+            print(f"{name:<14} {value}")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Convert weights, or say what is in a weight file."""
+
+    command: tyro.conf.OmitSubcommandPrefixes[
+        tyro.conf.OmitArgPrefixes[
+            Annotated[Convert, tyro.conf.subcommand("convert")] | Annotated[Inspect, tyro.conf.subcommand("inspect")]
+        ]
+    ]
+
+    def run(self) -> None:
+        self.command.run()
+
+
+def _pairs(values: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())
+
+
 def _train(
     options: FineTune | Train,
     out: Path,
+    name: str,
     model: Any,
     model_options: dict[str, Any],
     variables: dict[str, Any] | None,
@@ -245,7 +349,7 @@ def _train(
     said = ", ".join(f"{count} {name}" for name, count in counts.items())
     print(f"{len(splits.train.classes)} classes; images: {said}", file=sys.stderr)
     config = {
-        "model": {"name": options.model, "num_classes": len(splits.train.classes), "options": model_options},
+        "model": {"name": name, "num_classes": len(splits.train.classes), "options": model_options},
         "classes": splits.train.classes,
         "preprocessing": preprocessing,
         "data": {
@@ -320,15 +424,13 @@ COMMANDS: dict[str, Any] = {
     "predict": Predict,
     "models": Models,
     "show": Show,
+    "weights": Weights,
 }
 
 
 def main(arguments: list[str] | None = None) -> None:
     """The entry point of `jaxdl`. Exit code 2 and one line on standard error for whatever the user can put right."""
-    if not jax.config.values["jax_compilation_cache_dir"]:
-        # Compiling an EfficientNet takes longer than training it for an epoch on a few photographs.
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxdl" / "xla"
-        jax.config.update("jax_compilation_cache_dir", str(cache))
+    parallel.configure()
     try:
         _parse(sys.argv[1:] if arguments is None else arguments).run()
     except InputError as error:

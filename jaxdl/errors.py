@@ -8,6 +8,10 @@ class InputError(ValueError):
     """What was given cannot be used; the message says what, where, and what to do, and the command line prints it."""
 
 
+class BadFile(InputError):
+    """A file is missing, damaged, of another kind, or holds what it should not."""
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """The end of a message about an unknown word: the nearest known ones, or all of them.
 

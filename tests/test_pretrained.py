@@ -37,14 +37,6 @@ def test_weights_fill_the_model_exactly(name):
     assert all((leaf >= 0).all() for path, leaf in trees.paths(variables).items() if path.endswith("/var"))
 
 
-def test_another_architecture_is_an_error_that_lists_the_tensors(lite0):
-    shapes, _ = models.shapes(models.create("efficientnet_lite1", 1000), (240, 240, 3))
-    with pytest.raises(InputError, match=r"(?s)file\.pth holds another architecture.*missing"):
-        pretrained.from_torch(shapes, {"_fc.weight": np.zeros((1000, 1280), np.float32)}, "file.pth")
-    with pytest.raises(InputError, match="left over _extra"):
-        pretrained.from_torch(shapes, {"_extra": np.zeros(1)}, "file.pth")
-
-
 def test_a_damaged_package_is_noticed(monkeypatch, tmp_path):
     good = pretrained.SOURCES["efficientnet_lite0"]
     damaged = bytearray(pretrained._installed(good).read_bytes())

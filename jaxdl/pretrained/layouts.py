@@ -6,8 +6,9 @@ A tensor has our path, such as `params/blocks_3_0/expand/kernel`, and its publis
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from jaxdl import trees
@@ -29,8 +30,7 @@ class Layout:
     inner: Mapping[str, Mapping[str, str]]  # by the block's kind, see `_kind`
     leaves: Mapping[str, str]
     norm_leaves: Mapping[str, str]
-    axes: Literal["torch", "keras", "jaxdl"] = "torch"  # [O,I,k,k] and [O,I]; [k,k,I,O], [k,k,C,1] and [I,O]; ours
-    root: str = ""  # ahead of every name
+    torch: bool = True  # [O,I,k,k] and [O,I]; else Keras's [k,k,I,O], depthwise [k,k,C,1], and [I,O]
     unused: str = ""  # marks tensors that are no weights
     synonyms: Mapping[str, str] = field(default_factory=dict)  # parts of names with what the tables have for them
 
@@ -146,23 +146,12 @@ KERAS = Layout(
     inner=dict.fromkeys(("bottleneck", "separable", "fused", "convolution"), _keras_block),
     leaves={"kernel": "/kernel", "bias": "/bias"},
     norm_leaves={"scale": "/gamma", "bias": "/beta", "mean": "/moving_mean", "var": "/moving_variance"},
-    axes="keras",
+    torch=False,
     # V2's depthwise convolutions (.../efficientnet_v2.py); those of Keras 2; TensorFlow's variables.
     synonyms={"_dwconv2/": "_dwconv/", "/depthwise_kernel": "/kernel", ":0": ""},
     unused="normalization",  # the mean, variance and count of V1's Normalization layer, which belong to preprocessing
 )
-_own = {module: module for module in _keras_block}
-OURS = Layout(
-    name="jaxdl",
-    outer={module: module for module in KERAS.outer},
-    block="blocks_{stage}_{repeat}/",
-    inner=dict.fromkeys(KERAS.inner, _own),
-    leaves={"kernel": "/kernel", "bias": "/bias"},
-    norm_leaves={"scale": "/scale", "bias": "/bias", "mean": "/mean", "var": "/var"},
-    axes="jaxdl",
-    root="{collection}/",
-)
-LAYOUTS = (LUKEMELAS, TIMM, TORCHVISION, KERAS, OURS)
+LAYOUTS = (LUKEMELAS, TIMM, TORCHVISION, KERAS)
 MOST = 8  # tensors named in an error, of each kind
 
 
@@ -199,14 +188,14 @@ def from_layout(tensors: Mapping[str, np.ndarray], like: Mapping[str, Any], orig
     }
     used = set(names.values())
     problems = {
-        "missing": [p if names[p] == p else f"{p} ({names[p] or 'no name for it'})" for p in wanted if p not in filled],
+        "missing": [f"{p} ({names[p] or 'without a name there'})" for p in wanted if p not in filled],
         "left over": [name for name in tensors if name not in used and not _is_unused(layout, name)],
         "another shape:": [
             f"{p} is {_size(array.shape)} where {_size(wanted[p].shape)} is expected"
             for p, array in filled.items()
             if array.shape != tuple(wanted[p].shape)
         ],
-        "not of floating point:": [f"{p} is {array.dtype}" for p, array in filled.items() if array.dtype.kind != "f"],
+        "not of floating point:": [f"{p} is {array.dtype}" for p, array in filled.items() if not _is_floating(array)],
     }
     if said := "; ".join(f"{what} {_some(which)}" for what, which in problems.items() if which):
         raise InputError(f"{origin} holds another architecture: {said}")
@@ -251,8 +240,7 @@ def identify(tensors: Mapping[str, np.ndarray], origin: object) -> Contents:
     layout, tensors = _recognise(tensors, origin)
     statistics = layout.norm_leaves["mean"], layout.norm_leaves["var"]
     weights = {n: a for n, a in tensors.items() if not n.endswith(statistics) and not _is_unused(layout, n)}
-    root = layout.root.format(collection="params")
-    head = [weights.get(f"{root}{layout.outer['head']}{layout.leaves[leaf]}") for leaf in ("kernel", "bias")]
+    head = [weights.get(f"{layout.outer['head']}{layout.leaves[leaf]}") for leaf in ("kernel", "bias")]
     parameters, of_head = (sum(a.size for a in arrays if a is not None) for arrays in (weights.values(), head))
     # The published numbers count a head of 1000 classes.
     trunks = {name: spec.parameters - 1000 * (_features(spec) + 1) for name, spec in ARCHITECTURES.items()}
@@ -266,7 +254,7 @@ def _features(spec: Architecture) -> int:
 
 
 def _recognise(tensors: Mapping[str, np.ndarray], origin: object) -> tuple[Layout, dict[str, np.ndarray]]:
-    """The layout in which most of the modules at the two ends of the network are there, and the tensors by its names."""
+    """The layout that names most of the modules at the network's two ends as they are, and the tensors by its names."""
 
     def renamed(layout: Layout) -> dict[str, np.ndarray]:
         names = list(tensors)
@@ -276,13 +264,12 @@ def _recognise(tensors: Mapping[str, np.ndarray], origin: object) -> tuple[Layou
 
     def ends(layout: Layout) -> int:
         given = renamed(layout)
-        root = layout.root.format(collection="params")
         leaves = {
             "stem": layout.leaves["kernel"],
             "stem_bn": layout.norm_leaves["scale"],
             "head": layout.leaves["bias"],
         }
-        return sum(f"{root}{layout.outer[module]}{leaf}" in given for module, leaf in leaves.items())
+        return sum(f"{layout.outer[module]}{leaf}" in given for module, leaf in leaves.items())
 
     layout = max(LAYOUTS, key=ends)
     if not ends(layout):
@@ -303,7 +290,7 @@ def _names(layout: Layout, paths: Iterable[str]) -> dict[str, str | None]:
     order = sorted(places, key=places.__getitem__)
     after = max((stage for stage, _ in places.values()), default=0) + 1
 
-    def name(collection: str, modules: list[str], leaf: str) -> str | None:
+    def name(modules: list[str], leaf: str) -> str | None:
         if len(modules) == 2:
             block, module = modules
             stage, repeat = places[block]
@@ -316,9 +303,9 @@ def _names(layout: Layout, paths: Iterable[str]) -> dict[str, str | None]:
         leaves = layout.norm_leaves if module.endswith("_bn") else layout.leaves
         if found is None or leaf not in leaves:
             return None
-        return layout.root.format(collection=collection) + prefix + found.format(after=after) + leaves[leaf]
+        return prefix + found.format(after=after) + leaves[leaf]
 
-    return {path: name(collection, modules, leaf) for path, (collection, *modules, leaf) in split.items()}
+    return {path: name(modules, leaf) for path, (_, *modules, leaf) in split.items()}
 
 
 def _kind(modules: set[str]) -> str:
@@ -330,17 +317,21 @@ def _kind(modules: set[str]) -> str:
 
 def _to_ours(layout: Layout, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """A tensor in our axes; what does not come out in our shape is for the caller to report."""
-    if layout.axes == "torch" and array.ndim == 4:
+    if layout.torch and array.ndim == 4:
         array = array.transpose(2, 3, 1, 0)
-    elif layout.axes == "torch" and array.ndim == 2:
+    elif layout.torch and array.ndim == 2:
         array = array.transpose()
-    elif layout.axes == "keras" and array.ndim == 4 and array.shape[3] == 1 != shape[-1]:
+    elif not layout.torch and array.ndim == 4 and array.shape[3] == 1 != shape[-1]:
         array = array.transpose(0, 1, 3, 2)  # depthwise
     return array[0, 0] if array.shape == (1, 1, *shape) else array
 
 
 def _is_unused(layout: Layout, name: str) -> bool:
     return bool(layout.unused) and layout.unused in name
+
+
+def _is_floating(array: np.ndarray) -> bool:
+    return array.dtype.kind == "f" or array.dtype == ml_dtypes.bfloat16
 
 
 def _size(shape: Iterable[int]) -> str:

@@ -1,31 +1,36 @@
 """Read the tensors of a PyTorch `.pth` file without torch, and without running a pickle.
 
-The file's pickles are walked opcode by opcode (`pickletools` from the standard library only lists them); the few that a
-state dict is made of are understood, everything else is refused. Nothing in the file is ever imported or called.
+The file's pickles are walked opcode by opcode (`pickletools` from the standard library only lists them); the few that
+checkpoints are made of are understood, everything else is refused. Nothing in the file is ever imported or called.
 
-The layout is that of `torch.save` up to torch 1.5 (2020): a magic number, a protocol number, some system facts, the
-state dict, the storage keys, and for each storage its length and its raw little-endian numbers.
-Source: `torch.serialization._legacy_save` and `_legacy_load`, https://github.com/pytorch/pytorch/blob/v1.5.0/torch/serialization.py
+Two layouts. Since torch 1.6 (2020) a zip archive, not compressed: `NAME/data.pkl` is the pickle, `NAME/data/KEY` the
+raw numbers of a storage, `NAME/byteorder` their byte order (little where there is none). Before it, one stream: a magic
+number, a protocol number, some system facts, the pickle, the storage keys, and for each storage its length and its raw
+little-endian numbers. Source: `_save`, `_load`, `_legacy_save` and `_legacy_load` in
+https://github.com/pytorch/pytorch/blob/main/torch/serialization.py
 """
 
 import io
 import math
 import pickletools
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import ml_dtypes
 import numpy as np
 
-from jaxdl.errors import InputError
+from jaxdl.errors import BadFile
 
 MAGIC = 0x1950A86A20F9469CFC6C
 PROTOCOL = 1001
-DTYPES = {
+DTYPES: dict[str, Any] = {
     "DoubleStorage": "<f8",
     "FloatStorage": "<f4",
     "HalfStorage": "<f2",
+    "BFloat16Storage": ml_dtypes.bfloat16,
     "LongStorage": "<i8",
     "IntStorage": "<i4",
     "ShortStorage": "<i2",
@@ -33,6 +38,11 @@ DTYPES = {
     "ByteStorage": "u1",
 }
 STORAGES = {f"torch {name}": np.dtype(dtype) for name, dtype in DTYPES.items()}
+# Where training scripts put the weights among other things, averaged ones first; "module." is put ahead of their names
+# by PyTorch's data parallelism. Source: `load_state_dict` and `clean_state_dict`,
+# https://github.com/huggingface/pytorch-image-models/blob/main/timm/models/_helpers.py
+WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
+PREFIX = "module."
 ORDERED_DICT, REBUILD = "collections OrderedDict", "torch._utils _rebuild_tensor_v2"
 MARK = object()
 
@@ -52,42 +62,69 @@ class Tensor:
     strides: tuple[int, ...]
 
 
-class BadFile(InputError):
-    """The file is damaged, of another kind, or holds something that is not a tensor."""
-
-
 def read(path: str | Path) -> dict[str, np.ndarray]:
     """Every tensor of a state dict by name, as it lies in the file.
 
+    A checkpoint with the state dict under one of `WRAPPERS` is understood; what else it holds is left alone.
+
     Raises:
-      BadFile: the file is missing, is not a PyTorch file of this layout, is damaged, or holds anything but tensors.
+      BadFile: the file is missing, is not a PyTorch file, is damaged, or holds what no checkpoint of tensors does.
     """
     path = Path(path)
     try:
-        return _read(path.read_bytes())
+        data = path.read_bytes()
+        return _read_zip(data) if data[:4] == b"PK\x03\x04" else _read_stream(data)
     except OSError as error:
         raise BadFile(f"{path} cannot be read: {error.strerror}") from None
     except BadFile as error:
         raise BadFile(f"{path}: {error}") from None
-    except Exception as error:  # whatever pickletools makes of bytes that are not a pickle
+    except Exception as error:  # whatever pickletools and zipfile make of bytes that are no pickle or archive
         raise BadFile(f"{path}: damaged, or not a PyTorch weight file ({error})") from None
 
 
-def _read(data: bytes) -> dict[str, np.ndarray]:
-    if data[:4] == b"PK\x03\x04":
-        raise BadFile("a zip file; only the layout of torch before 1.6 is read here")
+def _read_zip(data: bytes) -> dict[str, np.ndarray]:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        entries = {entry.filename: entry for entry in archive.infolist()}
+        if len(entries) != len(archive.infolist()):
+            raise BadFile("has two entries of one name")
+        roots = [
+            name.removesuffix("data.pkl") for name in entries if name.count("/") == 1 and name.endswith("/data.pkl")
+        ]
+        if len(roots) != 1:
+            raise BadFile("a zip archive, but not PyTorch's: it has no data.pkl")
+
+        def content(name: str) -> bytes:
+            if (entry := entries.get(f"{roots[0]}{name}")) is None:
+                raise BadFile(f"has no entry {name}")
+            # PyTorch never compresses; so an entry is never larger than the file.
+            if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
+                raise BadFile(f"its entry {name} is compressed or damaged")
+            return archive.read(entry)  # checks the CRC
+
+        if f"{roots[0]}byteorder" in entries and content("byteorder") != b"little":
+            raise BadFile("written on a big-endian machine, or damaged")
+        state, _ = _state_dict(io.BytesIO(content("data.pkl")))
+        storages = {tensor.storage.key: tensor.storage for tensor in state.values()}
+        arrays = {}
+        for key, storage in storages.items():
+            raw = content(f"data/{key}")
+            if len(raw) != storage.length * storage.dtype.itemsize:
+                raise BadFile(f"storage {key} has {len(raw)} bytes, not {storage.length * storage.dtype.itemsize}")
+            arrays[key] = np.frombuffer(raw, storage.dtype)
+    return {name: _array(name, tensor, arrays[tensor.storage.key]) for name, tensor in state.items()}
+
+
+def _read_stream(data: bytes) -> dict[str, np.ndarray]:
     stream = io.BytesIO(data)
-    if _load(stream) != MAGIC:
+    if _load(stream, {}) != MAGIC:
         raise BadFile("not a PyTorch weight file")
-    if (protocol := _load(stream)) != PROTOCOL:
+    if (protocol := _load(stream, {})) != PROTOCOL:
         raise BadFile(f"protocol {protocol!r}, expected {PROTOCOL}")
-    system, state, keys = _load(stream), _load(stream), _load(stream)
+    system = _load(stream, {})
     if not isinstance(system, dict) or system.get("little_endian") is not True:
         raise BadFile("written on a big-endian machine, or damaged")
-    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise BadFile("holds something else than a state dict of tensors")
-
-    storages = {tensor.storage.key: tensor.storage for tensor in state.values()}
+    state, storages = _state_dict(stream)
+    keys = _load(stream, {})
     if not isinstance(keys, list) or set(keys) != set(storages) or len(keys) != len(storages):
         raise BadFile("its list of storages does not belong to its tensors")
     arrays = {}
@@ -101,6 +138,21 @@ def _read(data: bytes) -> dict[str, np.ndarray]:
     if stream.read(1):
         raise BadFile("has bytes behind its last storage")
     return {name: _array(name, tensor, arrays[tensor.storage.key]) for name, tensor in state.items()}
+
+
+def _state_dict(stream: BinaryIO) -> tuple[dict[str, Tensor], dict[str, Storage]]:
+    """The tensors by name that a pickle holds, and every storage that it speaks of."""
+    storages: dict[str, Storage] = {}
+    state = _load(stream, storages)
+    if isinstance(state, dict):
+        state = next((state[key] for key in WRAPPERS if isinstance(state.get(key), dict)), state)
+    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise BadFile("holds something else than a state dict of tensors")
+    if not all(isinstance(name, str) for name in state):
+        raise BadFile("has a tensor whose name is no string")
+    if state and all(name.startswith(PREFIX) for name in state):
+        state = {name.removeprefix(PREFIX): tensor for name, tensor in state.items()}
+    return state, storages
 
 
 def _array(name: str, tensor: Tensor, numbers: np.ndarray) -> np.ndarray:
@@ -131,15 +183,17 @@ def _call(function: Any, arguments: Any) -> Any:
     raise BadFile(f"wants to call {function!r}, which is not part of a state dict")
 
 
-def _storage(reference: Any) -> Storage:
-    match reference:
-        case ("storage", ("global", kind), str(key), str(), int(length), None) if kind in STORAGES and length >= 0:
-            return Storage(key, STORAGES[kind], length)
+def _storage(reference: Any, storages: dict[str, Storage]) -> Storage:
+    match reference:  # the stream has a sixth part, which is None
+        case ("storage", ("global", kind), str(key), str(), int(length), *view) if kind in STORAGES and length >= 0:
+            storage = Storage(key, STORAGES[kind], length)
+            if view in ([], [None]) and storages.setdefault(key, storage) == storage:
+                return storage
     raise BadFile("holds a storage of an unknown kind")
 
 
-def _load(stream: BinaryIO) -> Any:
-    """One pickle's value, by a stack machine that knows the opcodes of a state dict."""
+def _load(stream: BinaryIO, storages: dict[str, Storage]) -> Any:
+    """One pickle's value, by a stack machine that knows the opcodes of a state dict; adds the storages it meets."""
     stack: list[Any] = []
     memo: dict[int, Any] = {}
 
@@ -162,7 +216,7 @@ def _load(stream: BinaryIO) -> Any:
                 stack.append(None)
             case "NEWTRUE" | "NEWFALSE":
                 stack.append(opcode.name == "NEWTRUE")
-            case "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINUNICODE":
+            case "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT" | "BINUNICODE":
                 stack.append(argument)
             case "EMPTY_DICT" | "EMPTY_LIST" | "EMPTY_TUPLE":
                 stack.append({"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}[opcode.name]())
@@ -192,7 +246,7 @@ def _load(stream: BinaryIO) -> Any:
                     raise BadFile(f"refers to {argument.replace(' ', '.')}, which is not part of a state dict")
                 stack.append(("global", argument))
             case "BINPERSID":
-                stack.append(_storage(stack.pop()))
+                stack.append(_storage(stack.pop(), storages))
             case "REDUCE":
                 arguments = stack.pop()
                 stack.append(_call(stack.pop(), arguments))
