@@ -7,6 +7,7 @@ import os
 import pickle
 import sys
 import types
+import zipfile
 
 import numpy as np
 import pytest
@@ -54,8 +55,32 @@ class Pickler(pickle.Pickler):
     def persistent_id(self, value):
         if isinstance(value, types.SimpleNamespace):
             name = {"f": "FloatStorage", "i": "LongStorage"}[value.array.dtype.kind]
-            return ("storage", stand_in("torch", name), str(id(value.array)), "cpu", value.array.size, None)
+            parts = ("storage", stand_in("torch", name), str(id(value.array)), "cpu", value.array.size)
+            return parts if self.zip else (*parts, None)
         return None
+
+    zip = False
+
+
+def write_zip(state, *, change=lambda name, content: content, compression=zipfile.ZIP_STORED):
+    """As torch writes since 1.6."""
+    pickled = io.BytesIO()
+    with a_torch_to_refer_to():
+        pickler = Pickler(pickled, protocol=2)
+        pickler.zip = True
+        pickler.dump(state)
+    entries = {"data.pkl": pickled.getvalue(), "byteorder": b"little", "version": b"3\n"}
+    tensors = state.get("state_dict", state)
+    for tensor in tensors.values() if isinstance(tensors, dict) else ():
+        if isinstance(tensor, Tensor):
+            array = tensor.array if tensor.array.base is None else tensor.array.base
+            entries[f"data/{id(array)}"] = array.tobytes()
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", compression) as archive:
+        for name, content in entries.items():
+            if (content := change(name, content)) is not None:
+                archive.writestr(f"archive/{name}", content)
+    return stream.getvalue()
 
 
 def write(state, *, magic=torch_file.MAGIC, protocol=torch_file.PROTOCOL):
@@ -88,7 +113,8 @@ def file(tmp_path):
     return make
 
 
-def test_reads_values_shapes_and_strides(file):
+@pytest.mark.parametrize("write", [write, write_zip])
+def test_reads_values_shapes_and_strides(file, write):
     tensors = torch_file.read(file(write(state())))
     assert list(tensors) == ["a", "b", "c"]
     np.testing.assert_array_equal(tensors["a"], np.arange(12).reshape(3, 4))
@@ -96,8 +122,9 @@ def test_reads_values_shapes_and_strides(file):
     np.testing.assert_array_equal(tensors["c"], np.arange(6).reshape(2, 3).T)
 
 
+@pytest.mark.parametrize("write", [write, write_zip])
 @given(data=st.data())
-def test_every_cut_is_an_error(data, tmp_path_factory):
+def test_every_cut_is_an_error(write, data, tmp_path_factory):
     whole = write(state())
     path = tmp_path_factory.mktemp("cut") / "weights.pth"
     path.write_bytes(whole[: data.draw(st.integers(0, len(whole) - 1))])
@@ -126,6 +153,56 @@ class Hostile:
         return os.system, (f"touch {self.mark}",)
 
 
+@given(data=st.data())
+def test_a_flipped_bit_in_a_zip_leaves_the_numbers_alone(data, tmp_path_factory):
+    whole = bytearray(write_zip(state()))
+    bit = data.draw(st.integers(0, 8 * len(whole) - 1))
+    whole[bit // 8] ^= 1 << bit % 8
+    path = tmp_path_factory.mktemp("flip") / "weights.pth"
+    path.write_bytes(whole)
+    try:
+        tensors = torch_file.read(path)  # a date in the archive, or the name of an entry that is not needed
+    except BadFile as error:
+        assert str(path) in str(error)
+    else:
+        np.testing.assert_array_equal(tensors["a"], np.arange(12).reshape(3, 4))
+        np.testing.assert_array_equal(tensors["c"], np.arange(6).reshape(2, 3).T)
+
+
+def test_a_checkpoint_is_unwrapped(file):
+    inner = {f"module.{name}": tensor for name, tensor in state().items()}
+    whole = {"epoch": 3, "best": 0.5, "arch": "b0", "state_dict": inner}
+    assert list(torch_file.read(file(write_zip(whole)))) == ["a", "b", "c"]
+    with pytest.raises(BadFile, match="something else"):
+        torch_file.read(file(write_zip({"epoch": 3})))
+
+
+def test_nothing_in_a_zip_is_run(file, tmp_path):
+    mark = tmp_path / "was-here"
+    with pytest.raises(BadFile, match="system.*not part of a state dict"):
+        torch_file.read(file(write_zip({"a": Tensor(np.zeros(2, "f4")), "b": Hostile(mark)})))
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda name, content: None if name == "data.pkl" else content, "no data.pkl"),
+        (lambda name, content: None if name.startswith("data/") else content, "has no entry data/"),
+        (lambda name, content: content + b"x" if name.startswith("data/") else content, "bytes, not"),
+        (lambda name, content: b"big" if name == "byteorder" else content, "big-endian"),
+    ],
+)
+def test_a_zip_that_lies_is_refused(file, change, reason):
+    with pytest.raises(BadFile, match=reason):
+        torch_file.read(file(write_zip(state(), change=change)))
+
+
+def test_a_compressed_zip_is_refused(file):
+    with pytest.raises(BadFile, match="compressed"):
+        torch_file.read(file(write_zip(state(), compression=zipfile.ZIP_DEFLATED)))
+
+
 def test_nothing_in_a_file_is_run(file, tmp_path):
     mark = tmp_path / "was-here"
     hostile = collections.OrderedDict(a=Tensor(np.zeros(2, "f4")), b=Tensor(np.zeros(2, "f4")))
@@ -143,7 +220,7 @@ def test_nothing_in_a_file_is_run(file, tmp_path):
     [
         (b"", "damaged, or not"),
         (b"just some text", "not a PyTorch weight file"),
-        (b"PK\x03\x04" + bytes(64), "zip"),
+        (b"PK\x03\x04" + bytes(64), "zip file"),
         (pickle.dumps(42, protocol=2), "not a PyTorch weight file"),
         (write(state(), protocol=9), "protocol 9"),
         (write(state()) + b"x", "behind its last storage"),

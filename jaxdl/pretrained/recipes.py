@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from jaxdl.errors import BadFile, InputError, nearest
 from jaxdl.models.efficientnet import ARCHITECTURES, BN_EPSILON
 
 Flavour = Literal["tensorflow", "pytorch"]
+Interpolation = Literal["nearest", "bilinear", "bicubic"]
 
 # Per channel, on the scale 0 to 1. https://github.com/pytorch/vision/blob/main/torchvision/transforms/_presets.py
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -127,8 +128,10 @@ def of_timm_config(config: Any, origin: str) -> tuple[str, dict[str, Any], Prepr
         if (channels, height) != (3, width):
             raise BadFile(f"{origin} is for images of {height}×{width}×{channels}, which jaxdl does not prepare")
         preprocessing = _preprocessing(height, crop, spec["interpolation"], spec["mean"], spec["std"])
-    except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, InputError):
+        if preprocessing.interpolation not in get_args(Interpolation):
+            raise ValueError(f"interpolation {preprocessing.interpolation!r}")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, InputError) and str(error).startswith(origin):
             raise
         raise BadFile(f"{origin}: its config.json is not timm's ({error!r})") from None
     return architecture, {} if found[1] else PYTORCH, preprocessing

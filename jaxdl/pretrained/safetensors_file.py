@@ -75,7 +75,7 @@ def write(path: str | Path, tensors: Mapping[str, np.ndarray], about: Mapping[st
       InputError: the file cannot be written.
     """
     path = Path(path)
-    arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    arrays = {name: np.asarray(array, order="C") for name, array in tensors.items()}
     if about is None:
         data = safetensors.numpy.save(arrays, {"format": "pt"})
     else:
