@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.record import seconds, spread, write
+from jaxdl import parallel
 from jaxdl.ops.depthwise import Pads, _pads, reference, shifted
 
 BATCH, SIZE, REPEATS = 16, 128, 7
@@ -50,6 +51,7 @@ def work(
 
 
 def main() -> None:
+    parallel.configure()
     ours, theirs = np.zeros(REPEATS), np.zeros(REPEATS)
     for height, channels, k, stride in LAYERS:
         layer = (height * SIZE // 224, channels, k, stride)

@@ -33,12 +33,12 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     return {"n": len(values), "median": float(median), "q25": float(low), "q75": float(high)}
 
 
-def write(name: str, results: Mapping[str, Any]) -> Path:
-    """Write `results/NAME.json` with what the machine was and which commit ran."""
+def write(name: str, results: Mapping[str, Any], peers: Sequence[str] = ()) -> Path:
+    """Write `results/NAME.json` with what the machine was, which commit ran, and the versions of these packages too."""
     git = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
     device = jax.devices()[0]
     path = RESULTS / f"{name}.json"
-    packages = ("jaxdl", "jax", "jaxlib", "flax", "optax", "numpy")
+    packages = ("jaxdl", "jax", "jaxlib", "flax", "optax", "numpy", *peers)
     record = {
         "date": time.strftime("%Y-%m-%d"),
         "commit": git.stdout.strip() or "unknown",

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 import jaxdl
-from jaxdl import data, report, runs
+from jaxdl import data, parallel, report, runs
 
 OUT = Path("runs") / "demo"
 PATCH = 64  # pixels; a texture needs no more, and the network runs ten times faster than at 224
@@ -91,6 +91,7 @@ def train(
 
 def main() -> list[dict[str, Any]]:
     """Train all six, show them, return the rows of the table."""
+    parallel.configure()
     shutil.rmtree(OUT, ignore_errors=True)
     gray, numbers = data.Preprocessing(28, mean=(0.0,), std=(255.0,)), digits()
     rows = [

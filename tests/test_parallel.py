@@ -1,5 +1,8 @@
 """The same step on one device, under jit over eight, and under pmap over eight."""
 
+import subprocess
+import sys
+
 import chex
 import jax
 import numpy as np
@@ -76,3 +79,34 @@ def test_a_mesh_of_some_devices_divides_the_batch():
     placed = parallel.shard_batch(mesh, {"image": np.zeros((8, 2))})
     assert {shard.data.shape for shard in placed["image"].addressable_shards} == {(2, 2)}
     assert len(placed["image"].addressable_shards) == mesh.size == 4
+
+
+def faults_of_the_fifth_call(configured):
+    """Pages that the kernel hands to a fresh process during a call that works in 200 MB."""
+    code = """
+import resource, jax, jax.numpy as jnp
+from jaxdl import parallel
+CONFIGURE
+x = jnp.ones((5000, 5000))
+f = jax.jit(lambda x: jnp.sort(jnp.sort(x, 0), 1).sum())
+for _ in range(5):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    f(x).block_until_ready()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before, jax.config.jax_compilation_cache_dir)
+"""
+    code = code.replace("CONFIGURE", "parallel.configure()" if configured else "")
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    faults, cache = run.stdout.split()
+    return int(faults), cache
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mallopt is glibc's")
+def test_configured_memory_is_kept_and_programs_are_too(monkeypatch, tmp_path):
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert faults_of_the_fifth_call(configured=False)[0] > 10_000
+    faults, cache = faults_of_the_fifth_call(configured=True)
+    assert faults < 1000
+    assert cache == str(tmp_path / "jaxdl" / "xla")
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "own"))
+    assert faults_of_the_fifth_call(configured=True)[1] == str(tmp_path / "own")
