@@ -174,7 +174,11 @@ def serve(library: str, work: Work) -> None:
         parallel.configure()
     draw = np.random.default_rng(0)
     images = draw.normal(size=(work.batch, work.size, work.size, 3)).astype(np.float32)
-    batch = {"image": images, "label": np.arange(work.batch) % 1000, "weight": np.ones(work.batch, np.float32)}
+    batch: dict[str, np.ndarray] = {
+        "image": images,
+        "label": np.arange(work.batch) % 1000,
+        "weight": np.ones(work.batch, np.float32),
+    }
     prepare = {"keras": with_keras, "torch": with_torch, "compiled": with_torch}.get(library, with_jax)
     call, facts = prepare(library, work, batch)
     started = time.perf_counter()
