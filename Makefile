@@ -3,13 +3,14 @@
 #   make test                     linters, types and all tests
 #   make test PYTHON=python3.12   the same under another Python, in an environment of its own
 #   make test TESTS="-m 'not slow'"   a part of the tests
+#   make parity                   every EfficientNet against the PyTorch and Keras ones; writes docs/parity.md
 
 PYTHON ?= python3
 TESTS ?=
 VENV := .venv$(if $(filter-out python3,$(PYTHON)),-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])'))
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint format constraints clean
+.PHONY: demo test lint format parity constraints clean
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/python -m experiments.demo
@@ -25,6 +26,16 @@ lint: $(VENV)/.installed-dev
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+parity: .venv-peers/.installed
+	.venv-peers/bin/python -m benchmarks.parity
+
+# An environment of its own for what the library is compared with, made by plain pip.
+.venv-peers/.installed: pyproject.toml constraints.txt benchmarks/peers.txt
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+	  --requirement benchmarks/peers.txt --editable .
+	@touch $@
 
 # The versions that are tested, for every supported Python, without the address of any registry.
 constraints: $(BIN)/uv
