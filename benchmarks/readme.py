@@ -1,27 +1,44 @@
-"""Write the table of the README from `results/`: `python -m benchmarks.readme`."""
+"""Write the tables of the README from `results/`: `python -m benchmarks.readme`."""
 
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 from benchmarks.record import RESULTS
 
 README = Path(__file__).parent.parent / "README.md"
 
 
+def table(record: dict[str, Any]) -> list[str]:
+    """One record: a row for each kind of work, a column for each peer."""
+    cells: dict[str, dict[str, str]] = {}
+    for row in record["rows"]:
+        ratio = row["ratio"]
+        cells.setdefault(row["what"], {})[row["peer"]] = (
+            f"**{ratio['median']:.2g}** ({ratio['q25']:.2g}–{ratio['q75']:.2g})"
+        )
+    peers = list(dict.fromkeys(row["peer"] for row in record["rows"]))
+    n = record["rows"][0]["ratio"]["n"]
+    return [
+        f"| `{record['command']}`, n = {n} | " + " | ".join(peers) + " |",
+        "|---" * (len(peers) + 1) + "|",
+        *(f"| {what} | " + " | ".join(row.get(peer, "–") for peer in peers) + " |" for what, row in cells.items()),
+        "",
+        f"{record['machine']}, {record['device']}; Python {record['versions']['python']}, "
+        + ", ".join(
+            f"{name} {record['versions'][name]}" for name in ("jax", "keras", "torch") if name in record["versions"]
+        )
+        + f"; {record['date']}.",
+        "",
+    ]
+
+
 def main() -> None:
-    records = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
-    lines = ["| what | against | times faster | command |", "|---|---|---|---|"]
-    for record in records:
-        for row in record["rows"]:
-            ratio = row["ratio"]
-            times = f"**{ratio['median']:.0f}** ({ratio['q25']:.0f}–{ratio['q75']:.0f}, n = {ratio['n']})"
-            lines.append(f"| {row['what']} | {row['peer']} | {times} | `{record['command']}` |")
-    last = records[-1]
-    versions = f"Python {last['versions']['python']}, jax {last['versions']['jax']}"
-    lines += ["", f"Medians and quartiles; {last['machine']}; {versions}."]
+    records = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"), reverse=True)]
+    lines = [line for record in records for line in table(record)]
     text = re.sub(
-        r"(?<=<!-- results -->\n).*?(?=<!-- /results -->)", "\n".join(lines) + "\n", README.read_text(), flags=re.DOTALL
+        r"(?<=<!-- results -->\n).*?(?=<!-- /results -->)", "\n".join(lines), README.read_text(), flags=re.DOTALL
     )
     README.write_text(text)
 
