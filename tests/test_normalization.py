@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.test_util import check_grads
 
@@ -32,9 +32,10 @@ def reference(x, scale, bias, activation):
     return activation(y), state["batch_stats"]["mean"], state["batch_stats"]["var"]
 
 
+@settings(max_examples=12)
 @given(
-    st.lists(st.integers(1, 5), min_size=1, max_size=3).filter(lambda axes: np.prod(axes) > 1),
-    st.integers(1, 4),
+    st.sampled_from([(2,), (7,), (3, 5), (1, 2, 4), (4, 3, 3)]),
+    st.sampled_from([1, 3]),
     st.sampled_from(ACTIVATIONS),
     st.integers(0, 99),
 )
@@ -45,8 +46,9 @@ def test_equals_flax_forward_and_backward(axes, channels, activation, seed):
         (y, mean, var), pull = jax.vjp(norm, x, scale, bias)
         return y, mean, var, *pull((jnp.cos(y), jnp.zeros_like(mean), jnp.zeros_like(var)))
 
-    ours = value_and_gradients(lambda x, scale, bias: batch_norm(x, scale, bias, EPSILON, activation))
-    theirs = value_and_gradients(lambda x, scale, bias: reference(x, scale, bias, activation))
+    # One program each: leaf by leaf, compiling takes longer.
+    ours = jax.jit(lambda: value_and_gradients(lambda *operands: batch_norm(*operands, EPSILON, activation)))()
+    theirs = jax.jit(lambda: value_and_gradients(lambda *operands: reference(*operands, activation)))()
     for a, b in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(a, b, atol=2e-4, rtol=1e-4)
 

@@ -82,13 +82,14 @@ def test_a_mesh_of_some_devices_divides_the_batch():
 
 
 def faults_of_the_fifth_call(configured):
-    """Pages that the kernel hands to a fresh process during a call that works in 200 MB."""
+    """Pages that the kernel hands to a fresh process during a call that works in some 300 MB."""
     code = """
 import resource, jax, jax.numpy as jnp
 from jaxdl import parallel
 CONFIGURE
-x = jnp.ones((5000, 5000))
-f = jax.jit(lambda x: jnp.sort(jnp.sort(x, 0), 1).sum())
+x = jnp.ones((1000, 2000))
+swap = lambda n, both: (both[1] + n, both[0])
+f = jax.jit(lambda x: jax.lax.fori_loop(0, 2, swap, (jnp.tile(x, (20, 1)),) * 2)[0].sum())
 for _ in range(5):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     f(x).block_until_ready()
