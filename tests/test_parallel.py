@@ -81,8 +81,8 @@ def test_a_mesh_of_some_devices_divides_the_batch():
     assert len(placed["image"].addressable_shards) == mesh.size == 4
 
 
-def faults_of_the_fifth_call(configured):
-    """Pages that the kernel hands to a fresh process during a call that works in some 300 MB."""
+def faults_of_a_call(configured):
+    """Pages that the kernel hands to a fresh process during a call that works in some 300 MB, the fewest of several."""
     code = """
 import resource, jax, jax.numpy as jnp
 from jaxdl import parallel
@@ -90,10 +90,11 @@ CONFIGURE
 x = jnp.ones((1000, 2000))
 swap = lambda n, both: (both[1] + n, both[0])
 f = jax.jit(lambda x: jax.lax.fori_loop(0, 2, swap, (jnp.tile(x, (20, 1)),) * 2)[0].sum())
-for _ in range(5):
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+faults = [resource.getrusage(resource.RUSAGE_SELF).ru_minflt]
+for _ in range(8):
     f(x).block_until_ready()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before, jax.config.jax_compilation_cache_dir)
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+print(min(b - a for a, b in zip(faults, faults[1:])), jax.config.jax_compilation_cache_dir)
 """
     code = code.replace("CONFIGURE", "parallel.configure()" if configured else "")
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -105,9 +106,9 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before, jax.config.ja
 def test_configured_memory_is_kept_and_programs_are_too(monkeypatch, tmp_path):
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert faults_of_the_fifth_call(configured=False)[0] > 10_000
-    faults, cache = faults_of_the_fifth_call(configured=True)
+    assert faults_of_a_call(configured=False)[0] > 10_000
+    faults, cache = faults_of_a_call(configured=True)
     assert faults < 1000
     assert cache == str(tmp_path / "jaxdl" / "xla")
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "own"))
-    assert faults_of_the_fifth_call(configured=True)[1] == str(tmp_path / "own")
+    assert faults_of_a_call(configured=True)[1] == str(tmp_path / "own")
