@@ -100,7 +100,8 @@ def fold_batchnorm(model: nn.Module, variables: Mapping[str, Any]) -> tuple[nn.M
       variables: `{"params": …, "batch_stats": …}`.
 
     Returns:
-      The network without batch normalisation, and its variables; the same outputs in evaluation, to rounding.
+      The network without batch normalisation, and its variables, NumPy arrays where they were; the same outputs in
+      evaluation, to rounding.
 
     Raises:
       InputError: the network is not an EfficientNet, or is folded already.
@@ -115,7 +116,7 @@ def fold_batchnorm(model: nn.Module, variables: Mapping[str, Any]) -> tuple[nn.M
             if name in stats and "mean" in stats[name]:  # a batch normalisation, done with its convolution
                 continue
             if norm in params:
-                factor = params[norm]["scale"] / jnp.sqrt(stats[norm]["var"] + model.bn_epsilon)  # [O]
+                factor = params[norm]["scale"] * (stats[norm]["var"] + model.bn_epsilon) ** -0.5  # [O]
                 axes = (None,) * (module["kernel"].ndim - 1)
                 folded[name] = {"kernel": module["kernel"] * factor[axes]}
                 folded[norm] = {"bias": params[norm]["bias"] - stats[norm]["mean"] * factor}
