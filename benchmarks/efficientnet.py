@@ -51,7 +51,7 @@ CPU = (
     Work("inference", 1, 224, 20),
 )
 GPU = tuple(Work(kind, batch, 224, 10, half=True) for kind in ("training", "inference") for batch in (128, 256, 512))
-ROUNDS = 7
+ROUNDS = 5
 OURS, FOLDED = "jaxdl", "jaxdl, folded"
 NAMES = {"keras": "Keras 3 (JAX)", "linen": "plain Flax", "torch": "PyTorch", "compiled": "torch.compile"}
 
