@@ -41,7 +41,7 @@ PACKAGES = ("geffnet", "timm", "efficientnet_pytorch", "efficientnet_lite_pytorc
 # odd at later ones: 72x60, 36x30, 18x15, 9x8, 5x4, 3x2.
 BATCH, HEIGHT, WIDTH = 4, 72, 60
 
-# These are compared in float64 too: inverted bottlenecks with and without squeeze-and-excite, and fused ones; and all of
+# These are compared in float64 too: inverted bottlenecks with and without squeeze-and-excite, fused ones, and all of
 # Lite, whose gradients float32 cannot judge (see the page).
 DOUBLE = ("efficientnet_b0", "efficientnet_v2_b0", *(f"efficientnet_lite{n}" for n in range(5)))
 # How many parameters a network may have in PyTorch's flavour for its gradients to be compared: B4, V2-S.
