@@ -483,32 +483,34 @@ def page(rows: Sequence[Row], minutes: float) -> str:
     git = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
     return f"""# Parity
 
-The same weights (He-scaled kernels, statistics and scales between 0.5 and 1.5), {BATCH} images of {HEIGHT}×{WIDTH} and
-labels are given to each network here and to the one that another package publishes, without dropout and stochastic
-depth. A number is the largest of max|ours − peer| / max|peer| over the tensors of its kind: logits in evaluation;
-logits in training, that is by the statistics of the batch; the running statistics after that step, relative to how far
-it moved them; the gradient of the mean cross-entropy, module by module.
+The same random weights (He-scaled kernels, variances between 0.5 and 1.5, residual branches scaled to a tenth; see
+benchmarks/formula.py), {BATCH} images of {HEIGHT}×{WIDTH} and labels are given to each network here and to the one
+that another package publishes, without dropout and stochastic depth. A number is the largest of max|ours − peer| /
+max|peer| over the tensors of its kind: logits in evaluation; logits in training, that is by the statistics of the
+batch; the running statistics after that step, relative to how far it moved them; the gradient of the mean
+cross-entropy, module by module.
 
 Where both compute in float64, in {len(double)} comparisons, the largest difference of all is {worst}: forward and
 backward, the formulas are the same. What is left in float32 is rounding in another order. Its unit there is 6e-8, in
-float64 1.1e-16; how many units a number differs by is how much the network amplifies them.
+float64 1.1e-16; how many units a number differs by is how much the network amplifies them. The library itself sums in
+float32 whatever it is given; for float64 the names `jnp.float32` and `jnp.int32` stand for the wider types meanwhile.
 
-Lite's gradients in float32 stand out, because ReLU6 has kinks. Where rounding moves a single activation across one, the
-gradient of its channel jumps. The 1.4e-1 of Lite1 is one activation of `blocks_5_1/depthwise_bn`, 0 in float64 and
-1.6e-6 in float32: its channel alone differs by that much, the others by 4e-6. Lite4 has one such crossing, Lite0 none.
-PyTorch's own gradients of Lite4 in float32 are 9e-3 from its own in float64. So float32 gradients have no limit here,
-and float64, where all of Lite agrees, decides.
+Lite's gradients in float32 stand out, because ReLU6 has kinks. Where rounding moves a single activation across one,
+the gradient of its channel jumps. At commit 38859d3, the 1.4e-1 of Lite1 was one activation of
+`blocks_5_1/depthwise_bn`, 0 in float64 and 1.6e-6 in float32: its channel alone differs by that much, the others by
+4e-6. Lite4 has one such crossing, Lite0 none. PyTorch's own gradients of Lite4 in float32 are 9e-3 from its own in
+float64. So float32 gradients have no limit here, and float64, where all of Lite agrees, decides.
 
-A run fails where a difference exceeds {scientific(DOUBLE_LIMIT)} in float64, or {scientific(SINGLE_LIMIT)} in float32
-logits.
+A run fails where a difference exceeds {scientific(DOUBLE_LIMIT)} in float64, or {scientific(SINGLE_LIMIT)} in
+float32 logits.
 
 {table(single, "float32")}
 
 {table(double, "float64")}
 
 Not run: gradients of B5 to B7, V2-M and V2-L in PyTorch's flavour (–), which share all code with those that were;
-V2-B0 to V2-B3 in that flavour, which nobody publishes; Keras in float64, where its batch normalisation still computes
-in float32; other members and images in float64; GPUs.
+V2-B0 to V2-B3 in that flavour, which timm and torchvision do not have; timm's V2-S to V2-L in it, with epsilon 1e-5;
+Keras in float64, where its batch normalisation still computes in float32; other members and images in float64; GPUs.
 
 `make parity`: {minutes:.0f} minutes on {len(os.sched_getaffinity(0))} core(s) of {_processor()}, without installing;
 {time.strftime("%Y-%m-%d")}, commit {git.stdout.strip() or "unknown"}; Python {platform.python_version()},
