@@ -32,7 +32,7 @@ def depthwise_conv(x: Array, kernel: Array, stride: int = 1, padding: Padding = 
     Returns:
       `[B,H',W',C]`, the dtype of `x`; with "SAME" padding H' is ceil(H/stride).
     """
-    pads = _pads(x.shape, kernel.shape, stride, padding)
+    pads, kernel = _pads(x.shape, kernel.shape, stride, padding), kernel.astype(x.dtype)
     if jax.default_backend() == "cpu":
         return shifted(x, kernel, stride, pads)
     return reference(x, kernel, stride, pads)
@@ -73,6 +73,12 @@ def _window(x: Array, i: int, j: int, out_h: int, out_w: int, stride: int) -> Ar
     )
 
 
+def _times(window: Array, kernel: Array, i: int, j: int) -> Array:
+    """The window times tap (i, j). Thousands of these make up a network: `lax` traces them faster than operators."""
+    tap = lax.slice(kernel, (i, j, 0, 0), (i + 1, j + 1, 1, kernel.shape[3]))  # [1,1,1,C]
+    return lax.mul(window, lax.broadcast_in_dim(tap, window.shape, (0, 1, 2, 3)))
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def shifted(x: Array, kernel: Array, stride: int, pads: Pads) -> Array:
     """The sum of k*k shifted multiplies; same result as `reference`."""
@@ -83,11 +89,10 @@ def _forward(x: Array, kernel: Array, stride: int, pads: Pads) -> tuple[Array, t
     k = kernel.shape[0]
     out_h, out_w = _outputs(x.shape, k, stride, pads)
     padded = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-    taps = kernel[:, :, None, None]  # [k,k,1,1,1,C]
-    y = jnp.zeros((), x.dtype)
+    y = jnp.zeros((x.shape[0], out_h, out_w, x.shape[3]), x.dtype)
     for i in range(k):
         for j in range(k):
-            y = y + _window(padded, i, j, out_h, out_w, stride) * taps[i, j]
+            y = lax.add(y, _times(_window(padded, i, j, out_h, out_w, stride), kernel, i, j))
     return y, (padded, kernel)
 
 
@@ -122,7 +127,6 @@ def _input_gradient(size: tuple[int, int], kernel: Array, stride: int, pads: Pad
     above, beside = max(0, -first_row), max(0, -first_col)
     below, behind = max(0, rows + last_row - dy.shape[1]), max(0, cols + last_col - dy.shape[2])
     dy = jnp.pad(dy, ((0, 0), (above, below), (beside, behind), (0, 0)))
-    taps = kernel[:, :, None, None]  # [k,k,1,1,1,C]
     phases = []
     for p in range(stride):
         row = []
@@ -131,7 +135,7 @@ def _input_gradient(size: tuple[int, int], kernel: Array, stride: int, pads: Pad
             for i in range((p + top) % stride, k, stride):
                 for j in range((q + left) % stride, k, stride):
                     r, c = above + (p + top - i) // stride, beside + (q + left - j) // stride
-                    total = total + _window(dy, r, c, rows, cols, 1) * taps[i, j]
+                    total = lax.add(total, _times(_window(dy, r, c, rows, cols, 1), kernel, i, j))
             row.append(total)
         phases.append(jnp.concatenate(row, -1))  # [B,rows,cols,stride*C]
     dx = jnp.stack(phases, 2)  # [B,rows,stride,cols,stride*C]: already in the order of the pixels
@@ -150,13 +154,14 @@ def _kernel_gradient(padded: Array, kernel: Array, stride: int, dy: Array) -> Ar
     band = -(-out_h // MAX_BANDS)  # rows in a band
 
     def tap(n: Array) -> Array:
-        total = jnp.zeros((), jnp.float32)
+        total = jnp.zeros((b, band, out_w, c), jnp.float32)
         for start in range(0, out_h, band):
             rows = min(band, out_h - start)  # the last band may be shorter
             seen = (b, (rows - 1) * stride + 1, (out_w - 1) * stride + 1, c)
-            window = lax.dynamic_slice(padded, (0, n // k + start * stride, n % k, 0), seen)[:, ::stride, ::stride]
-            product = (window * dy[:, start : start + rows]).astype(jnp.float32)  # [B,rows,W,C]
-            total = total + jnp.pad(product, ((0, 0), (0, band - rows), (0, 0), (0, 0)))
+            window = lax.dynamic_slice(padded, (0, n // k + start * stride, n % k, 0), seen)
+            window = _window(window, 0, 0, rows, out_w, stride)  # [B,rows,W,C]
+            product = lax.mul(window, lax.slice_in_dim(dy, start, start + rows, axis=1)).astype(jnp.float32)
+            total = lax.add(total, jnp.pad(product, ((0, 0), (0, band - rows), (0, 0), (0, 0))))
         total = total.reshape(-1, c)
         return jnp.ones(len(total)) @ total  # [C]
 
