@@ -3,6 +3,7 @@
 #   make test                     linters, types and all tests
 #   make test PYTHON=python3.12   the same under another Python, in an environment of its own
 #   make test TESTS="-m 'not slow'"   a part of the tests
+#   make bench-efficientnet       EfficientNet-B0 beside Flax, Keras and PyTorch; writes benchmarks/results/efficientnet.json
 #   make parity                   every EfficientNet against the PyTorch and Keras ones; writes docs/parity.md
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ TESTS ?=
 VENV := .venv$(if $(filter-out python3,$(PYTHON)),-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])'))
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint format parity constraints clean
+.PHONY: demo test lint format parity bench-efficientnet constraints clean
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/python -m experiments.demo
@@ -29,6 +30,9 @@ format: $(VENV)/.installed-dev
 
 parity: .venv-peers/.installed
 	.venv-peers/bin/python -m benchmarks.parity
+
+bench-efficientnet: .venv-peers/.installed
+	.venv-peers/bin/python -m benchmarks.efficientnet
 
 # An environment of its own for what the library is compared with, made by plain pip.
 .venv-peers/.installed: pyproject.toml constraints.txt benchmarks/peers.txt
