@@ -19,7 +19,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 AXIS = "data"
 
 # Parameters of glibc's `mallopt`, https://sourceware.org/git/?p=glibc.git;a=blob;f=malloc/malloc.h
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
 
 
 def configure() -> None:
@@ -40,6 +40,7 @@ def configure() -> None:
     if hasattr(library, "mallopt"):
         library.mallopt(M_MMAP_MAX, 0)
         library.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+        library.mallopt(M_ARENA_MAX, 1)  # the heaps of other threads are too small for a step's memory
         jax.config.update("jax_cpu_enable_async_dispatch", False)
 
 
