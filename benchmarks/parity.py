@@ -44,8 +44,6 @@ BATCH, HEIGHT, WIDTH = 4, 72, 60
 # These are compared in float64 too: inverted bottlenecks with and without squeeze-and-excite, fused ones, and all of
 # Lite, whose gradients float32 cannot judge (see the page).
 DOUBLE = ("efficientnet_b0", "efficientnet_v2_b0", *(f"efficientnet_lite{n}" for n in range(5)))
-# How many parameters a network may have in PyTorch's flavour for its gradients to be compared: B4, V2-S.
-GRADIENTS_BELOW = 25_000_000
 # Ten million times the rounding of float64, and far below what any mistake makes.
 DOUBLE_LIMIT = 1e-9
 # A thousand roundings of float32. In float64, where nothing else is left, logits differ by up to 130 roundings of that
@@ -135,12 +133,7 @@ class Outcome:
     statistics: Arrays
     """The running averages after that step."""
     gradients: Arrays
-    """Of the loss; none where `differentiated` says so."""
-
-
-def differentiated(ours: Ours) -> bool:
-    """Whether gradients are compared: of the largest in PyTorch's flavour they take too long to compile."""
-    return not ours.options or (models.parameters(ours.name) or 0) < GRADIENTS_BELOW
+    """Of the loss."""
 
 
 # The two sides.
@@ -163,7 +156,7 @@ def precision(dtype: str) -> Iterator[None]:
 @functools.lru_cache(maxsize=1)
 def programs(ours: Ours) -> tuple[Any, Any]:
     """Our network compiled: `(variables, x) -> logits` in evaluation, and
-    `(params, batch_stats, x, labels) -> ((loss, (logits, batch_stats)), gradients)`, the gradients perhaps `{}`."""
+    `(params, batch_stats, x, labels) -> ((loss, (logits, batch_stats)), gradients)`."""
     model = ours.model()
 
     def evaluate(variables: Any, x: Any) -> Any:
@@ -174,12 +167,9 @@ def programs(ours: Ours) -> tuple[Any, Any]:
         logits, state = models.apply(model, variables, x, key=jax.random.key(0))
         return losses.cross_entropy(logits, labels).mean(), (logits, state["batch_stats"])
 
-    def forward(*inputs: Any) -> Any:
-        return objective(*inputs), {}
-
     # Compiling is nearly all of the time here. Without LLVM's optimizations it takes less.
     options = {"xla_backend_optimization_level": 0}
-    train = jax.value_and_grad(objective, has_aux=True) if differentiated(ours) else forward
+    train = jax.value_and_grad(objective, has_aux=True)
     return jax.jit(evaluate, compiler_options=options), jax.jit(train, compiler_options=options)
 
 
@@ -328,8 +318,7 @@ def run_peer(peer: Peer, ours: Ours, variables: Mapping[str, Any], x: np.ndarray
         logits = net.call(torch.from_numpy(x), False).numpy()
     train_logits = net.call(torch.from_numpy(x), True)
     loss = torch.nn.functional.cross_entropy(train_logits, torch.from_numpy(labels))
-    if differentiated(ours):
-        loss.backward()
+    loss.backward()
 
     results = []
     for name, tensor in net.tensors.items():
@@ -345,7 +334,7 @@ def run_peer(peer: Peer, ours: Ours, variables: Mapping[str, Any], x: np.ndarray
         train_logits.detach().numpy(),
         loss.item(),
         trees.paths(moved["batch_stats"]),
-        trees.paths(moved["params"]) if differentiated(ours) else {},
+        trees.paths(moved["params"]),
     )
 
 
@@ -363,7 +352,6 @@ class Row:
     train_logits: float
     statistics: float
     gradients: float
-    """0 where they were not compared."""
 
     def differences(self) -> tuple[float, float, float, float]:
         return self.logits, self.train_logits, self.statistics, self.gradients
@@ -508,8 +496,8 @@ float32 logits.
 
 {table(double, "float64")}
 
-Not run: gradients of B5 to B7, V2-M and V2-L in PyTorch's flavour (–), which share all code with those that were;
-V2-B0 to V2-B3 in that flavour, which timm and torchvision do not have; timm's V2-S to V2-L in it, with epsilon 1e-5;
+Not run: V2-B0 to V2-B3 in PyTorch's flavour, which timm and torchvision do not have; timm's V2-S to V2-L in it, with
+epsilon 1e-5;
 Keras in float64, where its batch normalisation still computes in float32; other members and images in float64; GPUs.
 
 `make parity`: {minutes:.0f} minutes on {len(os.sched_getaffinity(0))} core(s) of {_processor()}, without installing;
