@@ -103,7 +103,7 @@ def main() -> list[dict[str, Any]]:
     name, pictures = "efficientnet_lite0", textures()
     model, variables, published = jaxdl.pretrained.load(name)
     rgb = data.Preprocessing(PATCH, mean=published.mean, std=published.std)
-    some: Any = {"augment": jaxdl.augment.affine(flip=True), "batch_size": 10}
+    some: Any = {"augment": jaxdl.augment.Affine(flip=True), "batch_size": 10}
     # The averages of batch normalisation have 30 steps to settle, not the many thousands of ImageNet.
     short = {"bn_momentum": 0.9}
     head = jaxdl.Phase(5, 3e-3, trainable=("head",))

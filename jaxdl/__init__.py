@@ -1,18 +1,37 @@
 """Dense nets, CNNs and transfer learning with pretrained EfficientNets in JAX, as pure functions."""
 
-from jaxdl import augment, data, losses, metrics, models, optim, parallel, pretrained, report, train, transfer, trees
+from jaxdl import (
+    augment,
+    data,
+    features,
+    losses,
+    metrics,
+    models,
+    optim,
+    parallel,
+    pretrained,
+    rates,
+    report,
+    train,
+    transfer,
+    trees,
+)
 from jaxdl.errors import InputError
-from jaxdl.loop import evaluate, fit, predict
+from jaxdl.loop import evaluate, fine_tune, fit, predict
 from jaxdl.optim import Phase
+from jaxdl.transfer import Recipe
 
 __version__ = "0.1.0"
 
 __all__ = [
     "InputError",
     "Phase",
+    "Recipe",
     "augment",
     "data",
     "evaluate",
+    "features",
+    "fine_tune",
     "fit",
     "losses",
     "metrics",
@@ -21,6 +40,7 @@ __all__ = [
     "parallel",
     "predict",
     "pretrained",
+    "rates",
     "report",
     "train",
     "transfer",

@@ -5,6 +5,7 @@ All geometry is one affine warp, so that each pixel is interpolated once, howeve
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -16,36 +17,37 @@ Augmentation = Callable[[Array, Array], Array]
 """`(key, images [B,H,W,C]) -> images [B,H,W,C]`, float32 on the scale of the input."""
 
 
-def affine(*, flip: bool = False, rotate: float = 0.0, zoom: float = 0.0, shift: float = 0.0) -> Augmentation:
+@dataclass(frozen=True)
+class Affine:
     """Random mirroring, rotation, zoom and shift, drawn for each image, as one bilinear warp.
 
-    What comes in from beyond the border is the image's own reflection.
-
-    Args:
-      flip: mirror half of the images left to right.
-      rotate: largest angle, in degrees, either way.
-      zoom: largest change of size, either way; 0.2 is up to 1.2 times larger or smaller. Height and width change alike.
-      shift: largest move in each direction, as a share of the height and width.
-
-    Returns:
-      `(key, images) -> images`; with every strength at zero, the identity.
-
-    Raises:
-      InputError: a strength is negative or `shift` is 1 or more.
+    What comes in from beyond the border is the image's own reflection. With every strength at zero, the identity.
     """
-    for name, value in (("rotate", rotate), ("zoom", zoom), ("shift", shift)):
-        if value < 0:
-            raise InputError(f"{name} is a strength and cannot be negative, got {value}")
-    if shift >= 1:
-        raise InputError(f"shift is a share of the image and must be under 1, got {shift}")
 
-    def apply(key: Array, images: Array) -> Array:
+    flip: bool = False
+    """Mirror half of the images left to right."""
+    rotate: float = 0.0
+    """Largest rotation, in degrees either way."""
+    zoom: float = 0.0
+    """Largest zoom, in or out; 0.3 is up to 1.3 times. Height and width change alike."""
+    shift: float = 0.0
+    """Largest shift in each direction, as a share of height and width."""
+
+    def __post_init__(self) -> None:
+        for name in ("rotate", "zoom", "shift"):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"{name} is a strength and cannot be negative, got {getattr(self, name)}")
+        if self.shift >= 1:
+            raise InputError(f"shift is a share of the image and must be under 1, got {self.shift}")
+
+    def __call__(self, key: Array, images: Array) -> Array:
+        """`images [B,H,W,C]` to float32 `[B,H,W,C]`."""
         b, h, w, _ = images.shape
         mirror_key, angle_key, size_key, move_key = jax.random.split(key, 4)
-        mirror = jnp.where(flip & jax.random.bernoulli(mirror_key, 0.5, (b,)), -1.0, 1.0)
-        angle = math.radians(rotate) * jax.random.uniform(angle_key, (b,), minval=-1.0)
-        size = jnp.exp(math.log1p(zoom) * jax.random.uniform(size_key, (b,), minval=-1.0))
-        move = jnp.array([[h, w]]) * shift * jax.random.uniform(move_key, (b, 2), minval=-1.0)
+        mirror = jnp.where(self.flip & jax.random.bernoulli(mirror_key, 0.5, (b,)), -1.0, 1.0)
+        angle = math.radians(self.rotate) * jax.random.uniform(angle_key, (b,), minval=-1.0)
+        size = jnp.exp(math.log1p(self.zoom) * jax.random.uniform(size_key, (b,), minval=-1.0))
+        move = jnp.array([[h, w]]) * self.shift * jax.random.uniform(move_key, (b, 2), minval=-1.0)
         # Rows take (row, column) of an output pixel, from the image's middle, to where it is read.
         matrix = jnp.stack(
             [
@@ -56,7 +58,9 @@ def affine(*, flip: bool = False, rotate: float = 0.0, zoom: float = 0.0, shift:
         )  # [B,2,2]
         return warp(images, matrix / size[:, None, None], move)
 
-    return apply
+
+PHOTOS = Affine(flip=True, rotate=15, zoom=0.3, shift=0.1)
+"""For photographs of things that may be seen from the left and the right."""
 
 
 def warp(images: Array, matrix: Array, move: Array) -> Array:

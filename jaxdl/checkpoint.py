@@ -33,6 +33,7 @@ def save(directory: str | Path, state: TrainState) -> Path:
         "params": state.params,
         "model_state": state.model_state,
         "opt_state": state.opt_state,
+        "average": state.average,
         "progress": {"step": state.step, "key": jax.random.key_data(state.key)},
     }
     try:
@@ -64,8 +65,8 @@ def restore(directory: str | Path, like: TrainState, step: int | None = None) ->
       InputError: there is no such checkpoint, or it is of another model or optimizer; the differences are listed.
     """
     path = _at(directory, step)
-    like_items = {"params": like.params, "model_state": like.model_state, "opt_state": like.opt_state}
-    like_items = {name: item for name, item in like_items.items() if jax.tree.leaves(item)}
+    names = ("params", "model_state", "opt_state", "average")
+    like_items = {name: getattr(like, name) for name in names if jax.tree.leaves(getattr(like, name))}
     like_items["progress"] = {"step": like.step, "key": jax.random.key_data(like.key)}
     items = _read(path, like_items, exact=True)
     key = jax.random.wrap_key_data(items["progress"]["key"], impl=jax.random.key_impl(like.key))
@@ -75,17 +76,23 @@ def restore(directory: str | Path, like: TrainState, step: int | None = None) ->
         items.get("model_state", {}),
         items.get("opt_state", like.opt_state),
         key,
+        items.get("average", {}),
     )
 
 
 def restore_variables(directory: str | Path, like: Mapping[str, Any], step: int | None = None) -> dict[str, Any]:
-    """Read a model's variables only, as `model.apply` takes them; `like` holds arrays or shapes."""
-    like = dict(like)
+    """Read a model's variables only, as evaluation takes them: with the averages of the parameters, where they were
+    kept. `like` holds arrays or shapes."""
+    path, like = _at(directory, step), dict(like)
     items = {"params": like.pop("params")}
     if jax.tree.leaves(like):
         items["model_state"] = like
-    items = _read(_at(directory, step), items)
-    return {"params": items["params"], **items.get("model_state", {})}
+    averaged = _described(path).get("average", {})
+    if chosen := {name: leaf for name, leaf in trees.paths(items["params"]).items() if name in averaged}:
+        items["average"] = trees.from_paths(chosen)
+    items = _read(path, items)
+    params = trees.paths(items["params"]) | trees.paths(items.get("average", {}))
+    return {"params": trees.from_paths(params), **items.get("model_state", {})}
 
 
 def steps(directory: str | Path) -> list[int]:
@@ -113,27 +120,33 @@ def _read(path: Path, like: Mapping[str, Any], exact: bool = False) -> dict[str,
     from orbax.checkpoint import v1 as ocp
 
     abstract = jax.tree.map(_abstract, dict(like))
+    described = _described(path)
+    if exact and (more := {name for name in described if name not in like}):
+        raise InputError(f"{path} was saved for another model or optimizer: it has {', '.join(sorted(more))} as well")
+    for name, tree in like.items():
+        if name not in described:
+            raise InputError(f"{path} has no {name}; it was saved for another model")
+        if not described[name]:
+            raise InputError(f"{path} is damaged (the description of its {name} is empty)")
+        if problem := trees.difference(_named(tree), described[name]):
+            raise InputError(f"{path} was saved for another model or optimizer, its {name} differ:\n{problem}")
     with _quiet():
-        try:
-            metadata = ocp.checkpointables_metadata(path).metadata
-        except Exception as error:  # of many kinds, by what is damaged
-            raise InputError(f"{path} is damaged or is not a checkpoint ({_first_line(error)})") from None
-        if exact and (more := {name for name in metadata if name not in like}):
-            raise InputError(
-                f"{path} was saved for another model or optimizer: it has {', '.join(sorted(more))} as well"
-            )
-        for name, tree in like.items():
-            if name not in metadata:
-                raise InputError(f"{path} has no {name}; it was saved for another model")
-            found = _named(metadata[name].metadata if hasattr(metadata[name], "metadata") else metadata[name])
-            if not found:
-                raise InputError(f"{path} is damaged (the description of its {name} is empty)")
-            if problem := trees.difference(_named(tree), found):
-                raise InputError(f"{path} was saved for another model or optimizer, its {name} differ:\n{problem}")
         try:
             return ocp.load_checkpointables(path, abstract)
         except Exception as error:  # of many kinds, by what is damaged
             raise InputError(f"{path} is damaged ({_first_line(error)})") from None
+
+
+def _described(path: Path) -> dict[str, dict[str, Any]]:
+    """The items of a checkpoint: the shapes in each of them, by path."""
+    from orbax.checkpoint import v1 as ocp
+
+    with _quiet():
+        try:
+            items = ocp.checkpointables_metadata(path).metadata
+        except Exception as error:  # of many kinds, by what is damaged
+            raise InputError(f"{path} is damaged or is not a checkpoint ({_first_line(error)})") from None
+    return {name: _named(item.metadata if hasattr(item, "metadata") else item) for name, item in items.items()}
 
 
 def _named(tree: Any) -> dict[str, Any]:

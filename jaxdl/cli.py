@@ -1,4 +1,4 @@
-"""The command line: `jaxdl fine-tune | train | evaluate | predict | models | show | weights`."""
+"""The command line: `jaxdl COMMAND`, one class for each."""
 
 import contextlib
 import dataclasses
@@ -6,6 +6,7 @@ import io
 import json
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -18,28 +19,12 @@ from rich.console import Console
 from rich.table import Table
 
 import jaxdl
-from jaxdl import augment, data, losses, models, optim, parallel, pretrained, runs, transfer, trees
+from jaxdl import data, features, losses, models, optim, parallel, pretrained, rates, report, runs, transfer, trees
+from jaxdl.augment import PHOTOS, Affine
 from jaxdl.errors import InputError, nearest
 
 Folder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
 RunPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-
-
-@dataclass(frozen=True)
-class Augment:
-    """Random changes to the training images."""
-
-    flip: bool = True
-    """Mirror half of them left to right."""
-    rotate: float = 15.0
-    """Largest rotation, in degrees either way."""
-    zoom: float = 0.3
-    """Largest zoom, in or out; 0.3 is up to 1.3 times."""
-    shift: float = 0.1
-    """Largest shift, as a share of height and width."""
-
-    def make(self) -> augment.Augmentation:
-        return augment.affine(flip=self.flip, rotate=self.rotate, zoom=self.zoom, shift=self.shift)
 
 
 @dataclass(frozen=True)
@@ -64,40 +49,33 @@ class FineTune:
     folder: Folder
     """Photographs in a folder for each class, inside train/ and test/ or not."""
     model: str = "efficientnet_lite0"
-    """A network with pretrained weights (`jaxdl models` lists them), a weight file, or hf-hub:OWNER/REPO."""
+    """A network with pretrained weights (`jaxdl models` lists them), a weight file, an earlier run, or
+    hf-hub:OWNER/REPO."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="RUN", help_behavior_hint="(default: runs/FOLDER-MODEL)")] = None
     """The run directory to make."""
-    start: str = "blocks_5"
-    """First module that is unfrozen after the head's epochs; stem is the whole network."""
-    head_epochs: int = 5
-    """Epochs in which the head alone is trained."""
-    epochs: int = 12
-    """Epochs of fine-tuning after that."""
-    learning_rate: float = 5e-3
-    """Of the head; fine-tuning has a tenth of it."""
-    label_smoothing: float = 0.1
-    """Share of each label that is spread over all classes."""
+    recipe: Annotated[transfer.Recipe, tyro.conf.arg(name="")] = field(default_factory=transfer.Recipe)
     batch_size: int = 32
     """Images in a batch, over all devices."""
+    cache: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="(default: memory only)")] = None
+    """Where the head's features are kept for the next run."""
     data: Annotated[Data, tyro.conf.arg(name="")] = field(default_factory=Data)
-    augment: Augment = field(default_factory=Augment)
+    augment: Affine = PHOTOS
 
     def run(self) -> None:
         out = self.out or Path("runs") / f"{self.folder.resolve().name}-{Path(self.model).stem}"
         runs.check_new(out)
-        weights = pretrained.read(self.model)
-        preprocessing = weights.preprocessing
-        splits = self.data.load(self.folder, preprocessing)
-        model, variables = transfer.new_head(weights.model, weights.variables, len(splits.train.classes))
-        phases = transfer.fine_tune(
-            variables["params"],
-            start=self.start,
-            head_epochs=self.head_epochs,
-            epochs=self.epochs,
-            learning_rate=self.learning_rate,
+        weights = _weights(self.model)
+        splits = self.data.load(self.folder, weights.preprocessing)
+        recipe = self.recipe
+        model, variables = transfer.new_head(
+            weights.model, weights.variables, len(splits.train.classes), dropout=recipe.dropout
         )
-        loss = losses.label_smoothing(self.label_smoothing)
-        _train(self, out, weights.name, model, dict(weights.options), variables, preprocessing, splits, phases, loss)
+        phases = transfer.fine_tune(variables["params"], recipe)
+        print(transfer.table(phases[-1], variables), file=sys.stderr)
+        changed = {} if recipe.dropout is None else {"dropout": recipe.dropout}
+        spec = {"name": weights.name, "options": {**weights.options, **changed}, "from": self.model}
+        loss = losses.label_smoothing(recipe.label_smoothing)
+        _train(self, out, spec, model, variables, weights.preprocessing, splits, phases, loss, self.cache)
 
 
 @dataclass(frozen=True)
@@ -114,6 +92,10 @@ class Train:
         int | None, tyro.conf.arg(metavar="PIXELS", help_behavior_hint="(default: the network's own, or 64)")
     ] = None
     """Height and width of the images."""
+    weights: str | None = None
+    """Start from what fits of a weight file, an earlier run, or another source of weights, and print what did."""
+    strict: bool = False
+    """All of those weights must fit."""
     epochs: int = 10
     """Passes over the training images."""
     learning_rate: float = 1e-3
@@ -121,7 +103,7 @@ class Train:
     batch_size: int = 32
     """Images in a batch, over all devices."""
     data: Annotated[Data, tyro.conf.arg(name="")] = field(default_factory=Data)
-    augment: Augment = field(default_factory=Augment)
+    augment: Affine = PHOTOS
 
     def run(self) -> None:
         out = self.out or Path("runs") / f"{self.folder.resolve().name}-{self.model}"
@@ -133,7 +115,15 @@ class Train:
         model_options = {"bn_momentum": 0.9} if self.model.startswith("efficientnet") else {}
         model = models.create(self.model, len(splits.train.classes), **model_options)
         phases = (optim.Phase(self.epochs, self.learning_rate),)
-        _train(self, out, self.model, model, model_options, None, preprocessing, splits, phases, losses.cross_entropy)
+        variables = None
+        if self.weights is not None:
+            shape = (preprocessing.size, preprocessing.size, len(preprocessing.mean))
+            fresh = models.init(model, jax.random.key(self.data.seed), shape)
+            loaded = transfer.partial_load(fresh, _weights(self.weights).variables, strict=self.strict)
+            print(loaded, file=sys.stderr)
+            variables = loaded.variables
+        spec = {"name": self.model, "options": model_options, "from": self.weights}
+        _train(self, out, spec, model, variables, preprocessing, splits, phases, losses.cross_entropy)
 
 
 @dataclass(frozen=True)
@@ -176,16 +166,127 @@ class Predict:
         if not self.images:
             raise InputError("give at least one image after the run directory")
         run = runs.load(self.path)
-        preprocessing, classes = run.preprocessing, run.classes
-        pixels = np.stack([preprocessing.resize(image) for image in self.images])
-        logits = jaxdl.predict(run.model, run.variables(), pixels, normalize=preprocessing.normalize)
-        answers = [_answer(str(path), row, classes) for path, row in zip(self.images, logits, strict=True)]
+        answers = _answers(run.model, run.variables(), run.preprocessing, self.images, run.classes)
         if self.json:
             print(json.dumps(answers))
             return
         for answer in answers:
             rest = ", ".join(f"{other['label']} {other['probability']:.2f}" for other in answer["top"][1:3])
             print(f"{answer['path']}: {answer['label']} {answer['probability']:.2f} ({rest})")
+
+
+@dataclass(frozen=True)
+class Classify:
+    """Say what is on images, with a pretrained network as it is: the five likeliest of ImageNet's 1000 classes."""
+
+    images: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE...")]
+    """Image files."""
+    model: str = "efficientnet_lite0"
+    """A network with pretrained weights (`jaxdl models` lists them), a weight file, or hf-hub:OWNER/REPO."""
+    json: bool = False
+    """Print one JSON list and nothing else: path, label, probability and the top 5 of each image."""
+
+    def run(self) -> None:
+        if not self.images:
+            raise InputError("give at least one image")
+        weights = _weights(self.model)
+        classes = weights.classes
+        if classes is None and weights.num_classes == 1000:
+            classes = pretrained.imagenet_classes()
+        if classes is None:
+            raise InputError(f"{self.model} does not name its {weights.num_classes or 'missing'} classes")
+        answers = _answers(weights.model, weights.variables, weights.preprocessing, self.images, classes)
+        if self.json:
+            print(json.dumps(answers))
+            return
+        for answer in answers:
+            print(answer["path"])
+            for other in answer["top"]:
+                print(f"  {other['probability']:.3f}  {other['label']}")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Print what fine-tuning would train and freeze, module by module, for each of its phases."""
+
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    """A network (`jaxdl models`), a weight file, or a run."""
+    classes: int = 10
+    """Of the new head."""
+    recipe: Annotated[transfer.Recipe, tyro.conf.arg(name="")] = field(default_factory=transfer.Recipe)
+
+    def run(self) -> None:
+        if self.model in models.names():
+            size = models.input_size(self.model) or 64
+            model, variables = models.create(self.model, self.classes), None
+            variables = models.shapes(model, (size, size, 3))[0]
+        else:
+            weights = _weights(self.model)
+            _, variables = transfer.new_head(weights.model, weights.variables, self.classes)
+        for phase in transfer.fine_tune(variables["params"], self.recipe):
+            print(f"{phase.name}: {phase.epochs} epochs, learning rate {phase.learning_rate:g}")
+            print(transfer.table(phase, variables), end="\n\n")
+
+
+@dataclass(frozen=True)
+class LrFind:
+    """Suggest a learning rate for the head: from one sweep over all rates, or from many trainings at once."""
+
+    folder: Folder
+    """Photographs in a folder for each class, inside train/ and test/ or not."""
+    model: str = "efficientnet_lite0"
+    """As of `jaxdl fine-tune`."""
+    grid: int = 0
+    """Train the head at this many rates from 1e-4 to 0.1 at once, and choose by the validation images. 0: a sweep."""
+    whole: bool = False
+    """After the head, sweep for the modules that fine-tuning unfreezes."""
+    out: Path = Path("lr-find.png")
+    """The picture to make."""
+    recipe: Annotated[transfer.Recipe, tyro.conf.arg(name="")] = field(default_factory=transfer.Recipe)
+    batch_size: int = 32
+    """Images in a batch."""
+    cache: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="(default: memory only)")] = None
+    """Where the head's features are kept for the next run."""
+    data: Annotated[Data, tyro.conf.arg(name="")] = field(default_factory=Data)
+    augment: Affine = PHOTOS
+    json: bool = False
+    """Print one JSON object and nothing else: suggestion, rates, losses (and accuracies)."""
+
+    def run(self) -> None:
+        if self.grid < 0 or (self.grid and self.whole):
+            raise InputError("--grid is a number of rates, for the head alone: leave out --whole")
+        weights = _weights(self.model)
+        pixels = weights.preprocessing
+        splits = self.data.load(self.folder, pixels)
+        train, validation = splits.train.load(), splits.validation and splits.validation.load()
+        model, variables = transfer.new_head(
+            weights.model, weights.variables, len(splits.train.classes), dropout=self.recipe.dropout
+        )
+        *head, last = transfer.fine_tune(variables["params"], self.recipe)
+        loss = losses.label_smoothing(self.recipe.label_smoothing)
+        shared: Any = {"augment": self.augment, "normalize": pixels.normalize, "seed": self.data.seed}
+        shared["batch_size"] = self.batch_size
+        phase = head[0] if head and not self.whole else last
+        if self.whole and head:
+            more: Any = {"variables": variables, "phases": head, "loss": loss, "cache": self.cache}
+            variables = jaxdl.fit(model, train, validation, **more, **shared, progress=not self.json).variables
+        stage = features.prepare(model, variables, phase, train, validation, **shared, folder=self.cache)
+        same: Any = {"batch_size": self.batch_size, "loss": loss, "seed": self.data.seed}
+        if self.grid:
+            found = rates.grid(stage, phase, np.geomspace(1e-4, 0.1, self.grid).tolist(), **same)
+        else:
+            found = rates.sweep(stage, phase, **same)
+        report.learning_rates(found.rates, found.losses, found.suggestion).savefig(self.out, dpi=120)
+        if self.json:
+            nothing = None if found.accuracies is None else found.accuracies.tolist()
+            numbers = [float(loss) if np.isfinite(loss) else None for loss in found.losses]
+            said = {"suggestion": found.suggestion, "rates": found.rates.tolist(), "losses": numbers}
+            print(json.dumps(said | {"accuracies": nothing}))
+            return
+        if found.accuracies is not None:
+            for rate, lost, right in zip(found.rates, found.losses, found.accuracies, strict=True):
+                print(f"  {rate:.2e}  validation loss {lost:.4f}  accuracy {right:.4f}")
+        print(f"suggested learning rate of the phase {phase.name!r}: {found.suggestion:.1e}; the picture: {self.out}")
 
 
 @dataclass(frozen=True)
@@ -251,17 +352,7 @@ class Convert:
             raise InputError(f"{self.out} is to be a safetensors file: give it that ending")
         if self.out.exists():
             raise InputError(f"{self.out} exists already; choose another name, or remove it")
-        if (path := Path(self.source)).is_dir():
-            run = runs.load(path)
-            spec = run.config["model"]
-            weights = pretrained.Weights(
-                spec["name"], spec["num_classes"], spec["options"], run.variables(), run.preprocessing,
-                source=f"trained by jaxdl {jaxdl.__version__}", classes=run.classes,
-            )  # fmt: skip
-            if self.model not in (None, weights.name):
-                raise InputError(f"{path} holds {weights.name}, not {self.model}")
-        else:
-            weights = pretrained.read(self.source, model=self.model, flavour=self.flavour)
+        weights = _weights(self.source, self.model, self.flavour)
         if self.to == "timm":
             pretrained.save_timm(self.out, weights.variables)
             call = pretrained.recipes.timm_call(weights.name, weights.num_classes, weights.options)
@@ -325,6 +416,16 @@ class Weights:
         self.command.run()
 
 
+def _weights(source: str, model: str | None = None, flavour: Any = None) -> pretrained.Weights:
+    """A network with weights, from a run directory or from whatever `pretrained.read` takes."""
+    if not Path(source).is_dir():
+        return pretrained.read(source, model=model, flavour=flavour)
+    weights = runs.weights(source)
+    if model not in (None, weights.name):
+        raise InputError(f"{source} holds {weights.name}, not {model}")
+    return weights
+
+
 def _pairs(values: dict[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items())
 
@@ -332,14 +433,14 @@ def _pairs(values: dict[str, Any]) -> str:
 def _train(
     options: FineTune | Train,
     out: Path,
-    name: str,
+    spec: dict[str, Any],
     model: Any,
-    model_options: dict[str, Any],
     variables: dict[str, Any] | None,
     preprocessing: data.Preprocessing,
     splits: data.Splits,
     phases: tuple[optim.Phase, ...],
     loss: losses.Loss,
+    cache: Path | None = None,
 ) -> None:
     """What `fine-tune` and `train` share: decode, train, keep the run, measure on the test images."""
     started = time.perf_counter()
@@ -349,7 +450,7 @@ def _train(
     said = ", ".join(f"{count} {name}" for name, count in counts.items())
     print(f"{len(splits.train.classes)} classes; images: {said}", file=sys.stderr)
     config = {
-        "model": {"name": name, "num_classes": len(splits.train.classes), "options": model_options},
+        "model": {"num_classes": len(splits.train.classes), **spec},
         "classes": splits.train.classes,
         "preprocessing": preprocessing,
         "data": {
@@ -371,10 +472,11 @@ def _train(
             variables=variables,
             batch_size=options.batch_size,
             loss=loss,
-            augment=options.augment.make(),
+            augment=options.augment,
             normalize=preprocessing.normalize,
             seed=options.data.seed,
             mesh=mesh,
+            cache=cache,
             callbacks=(run.record,),
         )
         figures: dict[str, Any] = {"accuracy": None, "loss": None, "count": 0}
@@ -406,11 +508,20 @@ def _unseen(run: runs.Run, folder: Path) -> tuple[data.Source, str]:
     return data.scan(folder, run.preprocessing, run.classes), "all"
 
 
-def _answer(path: str, logits: np.ndarray, classes: tuple[str, ...]) -> dict[str, Any]:
-    p = np.exp(logits - logits.max())
-    p /= p.sum()
-    top = [{"label": classes[n], "probability": float(p[n])} for n in np.argsort(-p)[:5]]
-    return {"path": path, **top[0], "top": top}
+def _answers(
+    model: Any, variables: Any, preprocessing: data.Preprocessing, images: Sequence[Path], classes: Sequence[str]
+) -> list[dict[str, Any]]:
+    """For each image its path, and the five likeliest classes."""
+    pixels = np.stack([preprocessing.resize(image) for image in images])
+    answers = []
+    for path, logits in zip(
+        images, jaxdl.predict(model, variables, pixels, normalize=preprocessing.normalize), strict=True
+    ):
+        p = np.exp(logits - logits.max())
+        p /= p.sum()
+        top = [{"label": classes[n], "probability": float(p[n])} for n in np.argsort(-p)[:5]]
+        answers.append({"path": str(path), **top[0], "top": top})
+    return answers
 
 
 def _mesh() -> Any:
@@ -422,6 +533,9 @@ COMMANDS: dict[str, Any] = {
     "train": Train,
     "evaluate": Evaluate,
     "predict": Predict,
+    "classify": Classify,
+    "plan": Plan,
+    "lr-find": LrFind,
     "models": Models,
     "show": Show,
     "weights": Weights,
@@ -434,7 +548,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         _parse(sys.argv[1:] if arguments is None else arguments).run()
     except InputError as error:
-        print(f"jaxdl: {error}", file=sys.stderr)
+        print("; ".join([f"jaxdl: {error}", *getattr(error, "__notes__", ())]), file=sys.stderr)
         sys.exit(2)
     except OSError as error:  # a full disk, a folder that may not be written
         print(f"jaxdl: {error.filename or 'input or output'}: {error.strerror or error}", file=sys.stderr)

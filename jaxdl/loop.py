@@ -1,4 +1,4 @@
-"""`fit`, `evaluate` and `predict`: the only loop and the only clock."""
+"""`fit`, `fine_tune`, `evaluate` and `predict`: the only loop and the only clock."""
 
 import math
 import time
@@ -6,24 +6,27 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TimeRemainingColumn
 
-from jaxdl import losses, models, optim, parallel, train, trees
+from jaxdl import features, losses, models, optim, parallel, train, transfer, trees
 from jaxdl import metrics as metrics_
-from jaxdl.augment import Augmentation
+from jaxdl.augment import PHOTOS, Augmentation
 from jaxdl.data import Arrays, Source, batches, check_labels, check_seed, from_arrays, order
 from jaxdl.errors import InputError
 from jaxdl.losses import Loss
 from jaxdl.metrics import Metric
 from jaxdl.optim import Phase
 from jaxdl.train import Normalize, TrainState
+from jaxdl.transfer import Recipe
 
 RESIDENT = 1 << 30  # bytes of training data up to which they stay on the device and an epoch is one program
 LAG = 2  # steps between the one that is started and the one whose result is read, so that reading never waits
@@ -49,6 +52,7 @@ Callback = Callable[[Event], None]
 class Result:
     """What `fit` returns."""
 
+    model: Any
     state: TrainState
     history: list[dict[str, Any]]
     """A row per epoch: epoch, phase, step, loss, accuracy, val_loss, …, learning_rate, seconds, examples_per_second."""
@@ -73,6 +77,7 @@ def fit(
     normalize: Normalize | None = None,
     seed: int = 0,
     mesh: Mesh | None = None,
+    cache: str | Path | None = None,
     callbacks: Sequence[Callback] = (),
     progress: bool = True,
 ) -> Result:
@@ -82,7 +87,8 @@ def fit(
       model: a Flax module from `models.create`, or your own.
       train_data, validation: sources, from `data.from_arrays` or `data.from_folder`. Never give the test set here.
       phases: what is trained, how long and how fast; `Phase(epochs=5, learning_rate=1e-3)` or `transfer.fine_tune(…)`.
-        At the border of two phases the optimizer starts anew; nothing else does.
+        A phase begins with the parameters and statistics of the best epoch of the one before it, by the validation
+        loss (of the last epoch, without validation data), and with a new optimizer; steps and epochs count on.
       variables: to start from; None for fresh ones.
       batch_size: examples in a batch, over all devices. The last batch may be short; it is padded, and weighted.
       loss, metrics: see `losses` and `metrics`; the same are taken on the validation data. None: accuracy.
@@ -90,52 +96,62 @@ def fit(
       normalize: from pixels to the model's input, `preprocessing.normalize`.
       seed: of the order of the examples, of augmentation, of dropout, and of fresh variables.
       mesh: devices to share the batch (`parallel.make_mesh()`); None for one.
+      cache: folder in which the features of phases with `views` are kept for the next time (`features.extract`).
       callbacks: called with an `Event` after each epoch.
       progress: show a bar on a terminal, or print a line for each epoch.
 
     Raises:
-      InputError: labels outside the model's classes, a pattern that matches no parameter, or a loss that is not
-        a number.
+      InputError: labels outside the model's classes, a pattern that matches no parameter, `views` in a phase that
+        trains more than the head, or a loss that is not a number.
     """
     phases = (phases,) if isinstance(phases, Phase) else tuple(phases)
+    if not phases:
+        raise InputError("there is no phase to train; give at least one Phase")
     check_seed(seed)
+    all_metrics = _with_loss(loss, metrics)
     for source in (train_data, validation):
         if source is not None:
-            _check_labels(model, source, loss)
+            _check_labels(model, source, loss, metrics)
     shape, key = _input_shape(train_data), jax.random.key(seed)
-    variables = models.init(model, key, shape) if variables is None else variables
+    variables = models.init(model, key, shape) if variables is None else dict(variables)
     if problem := trees.difference(models.shapes(model, shape)[0], variables):
         raise InputError(f"the variables do not belong to this model:\n{problem}")
-    masks = [trees.mask(variables["params"], phase.trainable) for phase in phases]
+    masks = [features.checked_mask(model, phase, variables["params"]) for phase in phases]
 
-    all_metrics = _with_loss(loss, metrics)
     steps = len(order(len(train_data), batch_size, seed=None)[0])
-    resident = _resident(train_data, variables) if mesh is None else None
-    evaluation: Any = {"batch_size": batch_size, "loss": loss, "metrics": metrics, "normalize": normalize, "mesh": mesh}
     display = _Display(all_metrics, progress, sum(phase.epochs for phase in phases))
     history: list[dict[str, Any]] = []
-    state = None
+    done = 0  # steps
     for phase, mask in zip(phases, masks, strict=True):
-        optimizer = optim.make_optimizer(phase, phase.epochs * steps)
+        display.phase(phase, variables["params"], mask)
+        started = time.perf_counter()
+        how: Any = {"augment": augment, "normalize": normalize, "seed": seed, "batch_size": batch_size}
+        stage = features.prepare(model, variables, phase, train_data, validation, **how, mesh=mesh, folder=cache)
+        if phase.views is not None:
+            seconds = time.perf_counter() - started
+            display.note(f"features of {len(stage.sources)} × {len(train_data)} examples: {seconds:.1f} s")
         schedule = optim.make_schedule(phase, phase.epochs * steps)
-        fresh = train.init_state(variables if state is None else state.variables, optimizer, key, mask)
-        state = fresh if state is None else replace(fresh, step=state.step)
+        optimizer = optim.make_optimizer(phase, schedule)
+        state = train.init_state(stage.variables, optimizer, key, stage.mask, average=phase.ema is not None)
+        state = replace(state, step=state.step + done)
         state = state if mesh is None else parallel.replicate(mesh, state)
         step = train.make_train_step(
-            model,
+            stage.model,
             optimizer,
             loss=loss,
             metrics=metrics,
-            trainable=mask,
+            trainable=stage.mask,
             batch_stats=phase.batch_stats,
-            augment=augment,
-            normalize=normalize,
+            ema=phase.ema,
+            augment=stage.augment,
+            normalize=stage.normalize,
         )
-        if resident is None:
-            run = _streamed_run(step, train_data, batch_size, seed, mesh)
-        else:
-            run = _resident_run(step, resident, batch_size, seed)
-        display.phase(phase, variables["params"], mask, resident is not None)
+        resident = mesh is None and _resident(stage.sources[0], stage.variables)
+        make_run = _resident_run if resident else partial(_streamed_run, mesh=mesh)
+        run = make_run(step, stage.sources, batch_size, seed)
+        if resident:
+            display.note("the data stay on the device; an epoch is one program")
+        best: tuple[float, Any] = math.inf, None
         for n in range(phase.epochs):
             epoch, started = len(history) + 1, time.perf_counter()
             with display.epoch(epoch, len(train_data)) as advance:
@@ -143,17 +159,29 @@ def fit(
             seconds = time.perf_counter() - started
             row: dict[str, Any] = {**metrics_.compute(all_metrics, sums)}
             if not math.isfinite(row["loss"]):
+                good = n * steps + int(sums["finite"])
                 raise InputError(
-                    f"the loss became {row['loss']} in epoch {epoch} (phase {phase.name!r}, learning rate up to "
-                    f"{phase.learning_rate:g}); try a lower learning rate"
+                    f"the loss became {row['loss']} in step {done + good + 1} (epoch {epoch}, phase {phase.name!r}), "
+                    f"at the learning rate {float(schedule(good)):.3g}; try a lower one"
                 )
-            if validation is not None:
-                figures = evaluate(model, state.variables, validation, **evaluation)
+            if stage.validation is not None:
+                figures = evaluate(
+                    stage.model,
+                    state.variables,
+                    stage.validation,
+                    batch_size=batch_size,
+                    loss=loss,
+                    metrics=metrics,
+                    normalize=stage.normalize,
+                    mesh=mesh,
+                )
                 row |= {f"val_{name}": figures[name] for name in all_metrics}
+                if phase is not phases[-1] and figures["loss"] < best[0]:
+                    best = figures["loss"], jax.tree.map(jnp.copy, state.variables)  # the next step takes its memory
             row = {
                 "epoch": epoch,
                 "phase": phase.name,
-                "step": int(state.step),
+                "step": done + (n + 1) * steps,
                 **row,
                 "learning_rate": float(schedule((n + 1) * steps - 1)),
                 "seconds": seconds,
@@ -161,11 +189,41 @@ def fit(
             }
             history.append(row)
             display.row(row)
+            whole = stage.whole(state)
             for callback in callbacks:
-                callback(Event(phase, epoch, row, state))
-    if state is None:
-        raise InputError("there is no phase to train; give at least one Phase")
-    return Result(state, history)
+                callback(Event(phase, epoch, row, whole))
+        done += phase.epochs * steps
+        variables = stage.whole(state).variables if best[1] is None else stage.joined(best[1])
+    return Result(model, whole, history)
+
+
+def fine_tune(
+    model: Any,
+    variables: Mapping[str, Any],
+    train_data: Source,
+    validation: Source | None = None,
+    recipe: Recipe | None = None,
+    *,
+    augment: Augmentation | None = PHOTOS,
+    **options: Any,
+) -> Result:
+    """Teach a pretrained network new classes: a new head, the phases of a recipe, `fit`.
+
+    Args:
+      model, variables: from `pretrained.load`.
+      train_data, validation: as `fit` takes them.
+      recipe: what is trained when and how fast; None for the defaults. `Recipe(epochs=0)` is feature extraction.
+      augment: `(key, images) -> images`; None for none.
+      **options: of `fit`; you will want `normalize=preprocessing.normalize`.
+
+    Returns:
+      The network with its new head, trained.
+    """
+    recipe = recipe or Recipe()
+    model, variables = transfer.new_head(model, variables, len(train_data.classes), dropout=recipe.dropout)
+    options = {"loss": losses.label_smoothing(recipe.label_smoothing)} | options
+    phases = transfer.fine_tune(variables["params"], recipe)
+    return fit(model, train_data, validation, variables=variables, phases=phases, augment=augment, **options)
 
 
 def evaluate(
@@ -184,7 +242,7 @@ def evaluate(
     Raises:
       InputError: a label is outside the model's classes.
     """
-    _check_labels(model, source, loss)
+    _check_labels(model, source, loss, metrics)
     step = _compiled_eval(model, loss, None if metrics is None else tuple(metrics.items()), normalize)
     sums = metrics_.merge([sums for _, sums in _over(step, variables, source, batch_size, mesh)])
     return metrics_.compute(_with_loss(loss, metrics), sums) | {"count": len(source)}
@@ -234,12 +292,15 @@ Run = Callable[[TrainState, int, Callable[[Any, int], None]], tuple[TrainState, 
 """`(state, epoch, advance) -> (state, sums)`: an epoch's steps; `advance(sums, examples)` tells the display."""
 
 
-def _streamed_run(step: train.TrainStep, source: Source, batch_size: int, seed: int, mesh: Mesh | None) -> Run:
+def _streamed_run(
+    step: train.TrainStep, sources: Sequence[Source], batch_size: int, seed: int, mesh: Mesh | None
+) -> Run:
     """One call of the compiled step per batch."""
     compiled = jax.jit(step, donate_argnums=0)
 
     def run(state: TrainState, epoch: int, advance: Callable[[Any, int], None]) -> tuple[TrainState, Any]:
         started, parts = deque[Any](), []
+        source = sources[(epoch - 1) % len(sources)]
         for batch in batches(source, batch_size, seed=seed, epoch=epoch, multiple=1 if mesh is None else mesh.size):
             state, sums = compiled(state, batch if mesh is None else parallel.shard_batch(mesh, batch))
             started.append(sums)
@@ -252,36 +313,52 @@ def _streamed_run(step: train.TrainStep, source: Source, batch_size: int, seed: 
     return run
 
 
-def _resident_run(step: train.TrainStep, source: Arrays, batch_size: int, seed: int) -> Run:
+def _resident_run(step: train.TrainStep, sources: Sequence[Source], batch_size: int, seed: int) -> Run:
     """One call per epoch, over data that lies on the device."""
     compiled = jax.jit(train.make_epoch(step), donate_argnums=0)
-    data = jax.device_put(source.take(np.arange(len(source))))
+    everything = np.arange(len(sources[0]))
+    data = [jax.device_put(source.take(everything)) for source in sources]
 
     def run(state: TrainState, epoch: int, advance: Callable[[Any, int], None]) -> tuple[TrainState, Any]:
-        state, sums = compiled(state, data, *order(len(source), batch_size, seed=seed, epoch=epoch))
+        rows = order(len(everything), batch_size, seed=seed, epoch=epoch)
+        state, sums = compiled(state, data[(epoch - 1) % len(data)], *rows)
         return state, metrics_.merge([sums])
 
     return run
 
 
-def _resident(source: Source, variables: Mapping[str, Any]) -> Arrays | None:
-    """The source, if its data should stay on the device and an epoch be one program. Not for convolutions on CPU: XLA
-    runs the gradients of convolutions inside a scan about five times slower there."""
+def _resident(source: Source, variables: Mapping[str, Any]) -> bool:
+    """Whether a source should stay on the device and an epoch be one program. Not for convolutions on CPU: XLA runs
+    the gradients of convolutions inside a scan about five times slower there."""
     convolutions = any(np.ndim(leaf) == 4 for leaf in trees.paths(variables["params"]).values())
-    if not isinstance(source, Arrays) or source.inputs.nbytes > RESIDENT:
-        return None
-    return None if convolutions and jax.default_backend() == "cpu" else source
+    fits = isinstance(source, Arrays) and source.inputs.nbytes <= RESIDENT
+    return fits and not (convolutions and jax.default_backend() == "cpu")
 
 
 def _input_shape(source: Source) -> tuple[int, ...]:
     return np.shape(train.inputs(source[0]))
 
 
-def _check_labels(model: Any, source: Source, loss: Loss) -> None:
-    width = models.shapes(model, _input_shape(source))[1].shape[-1]
+def _check_labels(model: Any, source: Source, loss: Loss, metrics: Mapping[str, Metric] | None) -> None:
+    outputs, labels = models.shapes(model, _input_shape(source))[1], source.labels
+    if isinstance(outputs, dict) or isinstance(labels, Mapping):
+        if not isinstance(outputs, dict) or not isinstance(labels, Mapping) or outputs.keys() != labels.keys():
+            raise InputError(
+                "a network with several heads needs labels for each of them by name: "
+                f"it has {', '.join(outputs) if isinstance(outputs, dict) else 'one head'}, "
+                f"the labels are for {', '.join(labels) if isinstance(labels, Mapping) else 'one'}"
+            )
+        if loss is losses.cross_entropy or metrics is None:
+            raise InputError("a network with several heads needs a loss for them (losses.combine) and metrics")
+        return
+    width = outputs.shape[-1]
+    if not np.issubdtype(labels.dtype, np.integer):
+        if loss is losses.cross_entropy or metrics is None:
+            raise InputError("labels that are numbers, not classes, need loss=losses.squared_error and metrics")
+        return
     if width == 1 and loss is losses.cross_entropy:
         raise InputError("a model with one output needs loss=losses.binary_cross_entropy (or two outputs)")
-    check_labels(source.labels, 2 if width == 1 else width)  # a single output tells two classes apart
+    check_labels(labels, 2 if width == 1 else width)  # a single output tells two classes apart
 
 
 def _with_loss(loss: Loss, metrics: Mapping[str, Metric] | None) -> dict[str, Metric]:
@@ -295,12 +372,12 @@ class _Display:
         self.metrics, self.epochs = metrics, epochs
         self.console = Console(stderr=True, quiet=not on, highlight=False, markup=False)
 
-    def phase(self, phase: Phase, params: Any, mask: Any, resident: bool) -> None:
+    def note(self, text: str) -> None:
+        self.console.print(text, soft_wrap=True)
+
+    def phase(self, phase: Phase, params: Any, mask: Any) -> None:
         moving, total = trees.count(trees.split(params, mask)[0]), trees.count(params)
-        how = "; the data stay on the device, an epoch is one program" if resident else ""
-        self.console.print(
-            f"{phase.name}: {phase.epochs} epochs, {moving:,} of {total:,} parameters trainable{how}", soft_wrap=True
-        )
+        self.note(f"{phase.name}: {phase.epochs} epochs, {moving:,} of {total:,} parameters trainable")
 
     @contextmanager
     def epoch(self, epoch: int, examples: int) -> Iterator[Callable[[Any, int], None]]:
@@ -331,9 +408,7 @@ class _Display:
     def row(self, row: Mapping[str, Any]) -> None:
         figures = _figures({k: v for k, v in row.items() if k.removeprefix("val_") in self.metrics})
         rate = f"{row['examples_per_second']:,.0f}/s"
-        self.console.print(
-            f"epoch {row['epoch']:>2}/{self.epochs}  {figures}  {row['seconds']:.1f} s  {rate}", soft_wrap=True
-        )
+        self.note(f"epoch {row['epoch']:>2}/{self.epochs}  {figures}  {row['seconds']:.1f} s  {rate}")
 
 
 def _figures(values: Mapping[str, float]) -> str:

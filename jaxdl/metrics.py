@@ -12,7 +12,7 @@ from jax import Array
 class Metric(NamedTuple):
     """Two pure functions, with a tree of sums between them that adds up over batches."""
 
-    update: Callable[[Array, Array, Array], Any]
+    update: Callable[[Any, Any, Array], Any]
     """`(outputs [B,K], labels [B], weights [B]) -> sums`"""
     compute: Callable[[Any], Any]
     """`sums -> the figure`"""
@@ -29,6 +29,11 @@ def mean(values: Callable[[Array, Array], Array]) -> Metric:
         return float(total) / float(weight) if weight else float("nan")
 
     return Metric(update, compute)
+
+
+def of(head: str, metric: Metric) -> Metric:
+    """A metric of one of several heads, whose outputs and labels are dicts."""
+    return Metric(lambda outputs, labels, weights: metric.update(outputs[head], labels[head], weights), metric.compute)
 
 
 def top_k(k: int) -> Metric:

@@ -23,6 +23,7 @@ from jaxdl import checkpoint, models
 from jaxdl.data import Preprocessing
 from jaxdl.errors import InputError
 from jaxdl.loop import Event
+from jaxdl.pretrained import Weights
 
 PACKAGES = ("jaxdl", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pillow")
 
@@ -103,6 +104,8 @@ class Run:
     def __exit__(self, kind: object, error: object, traceback: object) -> None:
         if error is not None and not checkpoint.steps(self.path / "checkpoints"):
             shutil.rmtree(self.path, ignore_errors=True)
+        elif isinstance(error, Exception):
+            error.add_note(f"{self.path} keeps what was trained up to step {self.best_step()}")
 
 
 def create(path: str | Path, config: Mapping[str, Any]) -> Run:
@@ -154,6 +157,26 @@ def load(path: str | Path) -> Run:
     if step is None:
         raise InputError(f"{path} holds no checkpoint: its training ended before the first epoch did")
     return run
+
+
+def weights(path: str | Path) -> Weights:
+    """The trained network of a run as `pretrained.read` gives those of weight files.
+
+    Raises:
+      InputError: as `load`.
+    """
+    run = load(path)
+    spec, own = run.config["model"], f"trained by jaxdl {version('jaxdl')}"
+    options, source = spec["options"], f"{own} from {spec['from']}" if spec.get("from") else own
+    return Weights(
+        spec["name"],
+        spec["num_classes"],
+        options,
+        run.variables(),
+        run.preprocessing,
+        source=source,
+        classes=run.classes,
+    )
 
 
 def _write(path: Path, text: str) -> None:

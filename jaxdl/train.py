@@ -5,7 +5,7 @@ let `jaxdl.fit` do it.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -15,6 +15,7 @@ from jax import Array, lax
 
 from jaxdl import losses, models, trees
 from jaxdl.augment import Augmentation
+from jaxdl.errors import InputError
 from jaxdl.losses import Loss
 from jaxdl.metrics import Metric, accuracy, mean
 
@@ -38,11 +39,14 @@ class TrainState:
     """Of the trainable parameters only."""
     key: Array
     """A typed PRNG key; step n uses `fold_in(key, n)`."""
+    average: dict[str, Any]
+    """A moving average of the trainable parameters, or `{}` where none is kept."""
 
     @property
     def variables(self) -> dict[str, Any]:
-        """What `model.apply` takes."""
-        return {"params": self.params, **self.model_state}
+        """What `model.apply` takes in evaluation: with the averages of the parameters, where they are kept."""
+        params = trees.from_paths({**trees.paths(self.params), **trees.paths(self.average)})
+        return {"params": params, **self.model_state}
 
 
 def init_state(
@@ -50,6 +54,7 @@ def init_state(
     optimizer: optax.GradientTransformation,
     key: Array,
     trainable: trees.Tree | None = None,
+    average: bool = False,
 ) -> TrainState:
     """The state before the first step, with copies of the variables, so that the step may be given its memory.
 
@@ -58,16 +63,20 @@ def init_state(
       optimizer: any optax transformation.
       key: typed PRNG key, `jax.random.key(seed)`.
       trainable: mask over the parameters; None where all are trained. The optimizer sees the trainable ones only.
+      average: keep a moving average of the trainable ones, which begins with what they are now.
 
     Raises:
-      InputError: the mask belongs to other parameters.
+      InputError: the mask belongs to other parameters, or nothing is trainable.
     """
     model_state = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), dict(variables))
     params = model_state.pop("params")
     moving = params if trainable is None else trees.split(params, trainable)[0]
+    if not jax.tree.leaves(moving):
+        raise InputError("nothing is trainable: the mask is false everywhere")
     # As one program: leaf by leaf, a large network takes seconds.
     opt_state = jax.jit(optimizer.init)(moving)
-    return TrainState(jnp.zeros((), jnp.int32), params, model_state, opt_state, jnp.copy(key))
+    averages = jax.tree.map(jnp.copy, moving) if average else {}
+    return TrainState(jnp.zeros((), jnp.int32), params, model_state, opt_state, jnp.copy(key), averages)
 
 
 def make_train_step(
@@ -78,6 +87,7 @@ def make_train_step(
     metrics: Mapping[str, Metric] | None = None,
     trainable: trees.Tree | None = None,
     batch_stats: models.BatchStats = "update",
+    ema: float | None = None,
     augment: Augmentation | None = None,
     normalize: Normalize | None = None,
     axis_name: str | None = None,
@@ -94,12 +104,15 @@ def make_train_step(
       metrics: sums of these are returned beside those of "loss"; None for accuracy.
       trainable: the mask given to `init_state`.
       batch_stats: "frozen" keeps the running averages of trainable modules too, and normalises by them.
+      ema: share of the old value in the moving average of the trainable parameters; None where `init_state` keeps
+        none.
       augment: `(key, images) -> images`, drawn anew each step.
       normalize: from pixels to the model's input, `Preprocessing.normalize`.
       axis_name: of the mapped axis under `pmap`: gradients, sums and batch statistics are taken over all of it.
 
     Returns:
-      The step. Its batch is `{"image" | "features": [B,…], "label": [B], "weight": [B]}`.
+      The step. Its batch is `{"image" | "features": [B,…], "label": [B], "weight": [B]}`; its sums are those of the
+      metrics, and "finite", which is 1 where the loss is a number.
     """
     metrics = {"loss": mean(loss), **({"accuracy": accuracy} if metrics is None else metrics)}
     frozen = frozenset() if trainable is None else trees.frozen_modules(trainable)
@@ -134,9 +147,13 @@ def make_train_step(
 
         grads, (outputs, model_state) = jax.grad(objective, has_aux=True)(moving)
         updates, opt_state = optimizer.update(over_all(grads), state.opt_state, moving)
-        params = trees.join(optax.apply_updates(moving, updates), still)
+        moving = optax.apply_updates(moving, updates)
+        average = state.average
+        if ema is not None:
+            average = jax.tree.map(lambda old, new: ema * old + (1 - ema) * new, average, moving)
         sums = over_all({name: metric.update(outputs, labels, weights) for name, metric in metrics.items()})
-        return replace(state, step=state.step + 1, params=params, model_state=model_state, opt_state=opt_state), sums
+        sums["finite"] = jnp.isfinite(sums["loss"][0]).astype(jnp.float32)
+        return TrainState(state.step + 1, trees.join(moving, still), model_state, opt_state, state.key, average), sums
 
     return step
 
@@ -183,7 +200,7 @@ def make_epoch(step: TrainStep) -> Callable[[TrainState, Batch, Array, Array], t
 
     def epoch(state: TrainState, data: Batch, indices: Array, weights: Array) -> tuple[TrainState, Sums]:
         def body(state: TrainState, rows: tuple[Array, Array]) -> tuple[TrainState, Sums]:
-            batch = {name: array[rows[0]] for name, array in data.items()}  # gathered as uint8, [B,…]
+            batch = jax.tree.map(lambda array: array[rows[0]], dict(data))  # gathered as uint8, [B,…]
             return step(state, {**batch, "weight": rows[1]})
 
         state, sums = lax.scan(body, state, (indices, weights))

@@ -4,7 +4,7 @@ A tree is a nested dict of arrays, as `model.init` returns it. A leaf's path is 
 `blocks_3_0/expand/kernel`; it is the one name for that array in masks, tables, checkpoints and weight files.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -13,6 +13,8 @@ import numpy as np
 from jaxdl.errors import InputError, nearest
 
 Tree = Mapping[str, Any]
+Rule = str | Callable[[str], bool]
+"""A pattern (see `matches`), or a function of the path."""
 
 
 def paths(tree: Tree) -> dict[str, Any]:
@@ -55,18 +57,43 @@ def matches(path: str, pattern: str) -> bool:
     return fnmatchcase(path, pattern) or fnmatchcase(path, f"{pattern}/*")
 
 
-def mask(tree: Tree, patterns: Iterable[str]) -> dict[str, Any]:
-    """A tree of booleans, true where any pattern matches the path (see `matches`).
+def mask(tree: Tree, rules: Iterable[Rule]) -> dict[str, Any]:
+    """A tree of booleans, true where any rule says so of the path.
+
+    >>> mask({"stem": {"kernel": 1}, "head": {"kernel": 2, "bias": 3}}, ["head", lambda path: path.endswith("bias")])
+    {'stem': {'kernel': False}, 'head': {'kernel': True, 'bias': True}}
 
     Raises:
-      InputError: a pattern matches nothing; the message names the nearest modules.
+      InputError: a rule matches nothing; the message names the nearest modules.
     """
-    flat, patterns = paths(tree), tuple(patterns)
-    for pattern in patterns:
-        if not any(matches(path, pattern) for path in flat):
+    flat = paths(tree)
+    chosen: set[str] = set()
+    for rule in rules:
+        found = {path for path in flat if (matches(path, rule) if isinstance(rule, str) else rule(path))}
+        if not found and isinstance(rule, str):
             prefixes = {path.rsplit("/", n)[0] for path in flat for n in range(path.count("/") + 1)}
-            raise InputError(f"no parameter matches {pattern!r}{nearest(pattern, prefixes)}")
-    return from_paths({path: any(matches(path, p) for p in patterns) for path in flat})
+            raise InputError(f"no parameter matches {rule!r}{nearest(rule, prefixes)}")
+        if not found:
+            raise InputError("no parameter matches the function that was given as a rule")
+        chosen |= found
+    return from_paths({path: path in chosen for path in flat})
+
+
+def names(mask: Tree) -> tuple[str, ...]:
+    """The shortest list of patterns for a mask: whole modules where all of them is true, single parameters elsewhere.
+
+    >>> names({"stem": {"kernel": True, "bias": True}, "head": {"kernel": True, "bias": False}})
+    ('stem', 'head/kernel')
+    """
+    found: list[str] = []
+    for name, value in mask.items():
+        if not isinstance(value, Mapping):
+            found += [name] if value else []
+        elif all(paths(value).values()):
+            found.append(name)
+        else:
+            found += [f"{name}/{rest}" for rest in names(value)]
+    return tuple(found)
 
 
 def split(tree: Tree, mask: Tree) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -132,11 +159,19 @@ def table(params: Tree, trainable: Tree | None = None) -> str:
         )
         for path, leaf in flat.items()
     ]
-    rows = [("parameter", "shape", "count", ""), *rows]
-    widths = [max(len(row[n]) for row in rows) for n in range(3)]
-    lines = [f"{a:<{widths[0]}}  {b:>{widths[1]}}  {c:>{widths[2]}}  {d}".rstrip() for a, b, c, d in rows]
     total, moving = count(params), sum(int(np.prod(leaf.shape)) for path, leaf in flat.items() if on[path])
-    return "\n".join([*lines, f"{total:,} parameters: {moving:,} trainable, {total - moving:,} frozen"])
+    lines = columns([("parameter", "shape", "count", ""), *rows], right=(1, 2))
+    return f"{lines}\n{total:,} parameters: {moving:,} trainable, {total - moving:,} frozen"
+
+
+def columns(rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> str:
+    """Rows of cells as lines of equally wide columns, those of the given numbers flush right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    sides = [">" if n in set(right) else "<" for n in range(len(widths))]
+    return "\n".join(
+        "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True)).rstrip()
+        for row in rows
+    )
 
 
 def count(tree: Tree) -> int:

@@ -14,11 +14,11 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (4, 9, 12, 3), dtype=np.uint8
 
 
 def test_no_strength_is_the_identity(key):
-    np.testing.assert_allclose(augment.affine()(key, IMAGES), IMAGES, atol=1e-3)
+    np.testing.assert_allclose(augment.Affine()(key, IMAGES), IMAGES, atol=1e-3)
 
 
 def test_a_flip_mirrors_some_images_and_leaves_the_others(key):
-    out = np.asarray(augment.affine(flip=True)(key, np.repeat(IMAGES, 16, 0)))
+    out = np.asarray(augment.Affine(flip=True)(key, np.repeat(IMAGES, 16, 0)))
     kept = [np.allclose(a, b, atol=1e-3) for a, b in zip(out, np.repeat(IMAGES, 16, 0), strict=True)]
     mirrored = [np.allclose(a, b[:, ::-1], atol=1e-3) for a, b in zip(out, np.repeat(IMAGES, 16, 0), strict=True)]
     assert all(a != b for a, b in zip(kept, mirrored, strict=True))
@@ -39,7 +39,7 @@ def test_the_warp_is_scipys(angle, size, down, right):
 
 
 def test_it_is_a_pure_function_of_the_key_and_differs_between_images():
-    change = jax.jit(augment.affine(flip=True, rotate=30, zoom=0.3, shift=0.2))
+    change = jax.jit(augment.Affine(flip=True, rotate=30, zoom=0.3, shift=0.2))
     same = np.repeat(IMAGES[:1], 4, 0)
     first = change(jax.random.key(1), same)
     np.testing.assert_array_equal(first, change(jax.random.key(1), same))
@@ -53,4 +53,4 @@ def test_it_is_a_pure_function_of_the_key_and_differs_between_images():
 @pytest.mark.parametrize("wrong", [{"rotate": -1}, {"zoom": -0.1}, {"shift": 1.0}])
 def test_impossible_strengths(wrong):
     with pytest.raises(InputError, match=next(iter(wrong))):
-        augment.affine(**wrong)
+        augment.Affine(**wrong)

@@ -20,14 +20,19 @@ ALLOWED = {
     "augment": {"errors"},
     "losses": {"errors"},
     "metrics": set(),
-    "optim": {"models", "errors"},
-    "train": {"trees", "models", "augment", "losses", "metrics"},
+    "optim": {"trees", "models", "errors"},
+    "train": {"trees", "models", "augment", "losses", "metrics", "errors"},
     "parallel": set(),
     "transfer": {"trees", "models", "optim", "errors"},
+    "features": {"trees", "models", "data", "augment", "optim", "train", "parallel", "errors"},
+    "rates": {"data", "losses", "optim", "features", "train", "errors"},
     "checkpoint": {"trees", "train", "errors"},
-    "loop": {"trees", "models", "data", "augment", "losses", "metrics", "optim", "train", "parallel", "errors"},
+    "loop": {
+        *("trees", "models", "data", "augment", "losses", "metrics", "optim", "train", "parallel", "transfer"),
+        *("features", "errors"),
+    },
     "report": {"errors"},
-    "runs": {"models", "data", "checkpoint", "loop", "errors"},
+    "runs": {"models", "data", "pretrained", "checkpoint", "loop", "errors"},
 }
 
 

@@ -25,7 +25,7 @@ def test_a_schedule_warms_up_to_the_rate_and_never_passes_it(steps, warmup, kind
 
 def test_adamw_is_optax_adamw_without_decay_on_vectors():
     phase = Phase(1, 0.1, schedule="constant", warmup=0, weight_decay=0.3, clip_norm=None)
-    ours = optim.make_optimizer(phase, 10)
+    ours = optim.make_optimizer(phase, optim.make_schedule(phase, 10))
     theirs = optax.adamw(0.1, weight_decay=0.3, mask=lambda p: {"kernel": True, "bias": False})
     params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
     a, b = ours.init(params), theirs.init(params)
@@ -38,7 +38,8 @@ def test_adamw_is_optax_adamw_without_decay_on_vectors():
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_both_optimizers_find_the_bottom_of_a_bowl(optimizer):
-    rule = optim.make_optimizer(Phase(1, 0.1, optimizer=optimizer, weight_decay=0), 200)
+    phase = Phase(1, 0.1, optimizer=optimizer, weight_decay=0)
+    rule = optim.make_optimizer(phase, optim.make_schedule(phase, 200))
     params = {"kernel": jnp.array([[3.0, -2.0]])}
     state = rule.init(params)
     for _ in range(200):
@@ -48,7 +49,8 @@ def test_both_optimizers_find_the_bottom_of_a_bowl(optimizer):
 
 
 def test_clipping_bounds_the_step():
-    rule = optim.make_optimizer(Phase(1, 1.0, optimizer="sgd", warmup=0, weight_decay=0, clip_norm=1.0), 10)
+    phase = Phase(1, 1.0, optimizer="sgd", warmup=0, weight_decay=0, clip_norm=1.0)
+    rule = optim.make_optimizer(phase, optim.make_schedule(phase, 10))
     params = {"kernel": jnp.zeros((3, 3))}
     updates, _ = rule.update({"kernel": jnp.full((3, 3), 1e6)}, rule.init(params), params)
     assert np.linalg.norm(updates["kernel"]) == pytest.approx(1.9, rel=1e-3)  # Nesterov's first step: 1 + 0.9

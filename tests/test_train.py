@@ -128,7 +128,7 @@ def test_an_epoch_in_one_program_is_its_steps_one_by_one(key):
     indices = np.array([[0, 3, 5], [9, 1, 2], [4, 6, 7], [8, 0, 3]])
     weights = np.ones((4, 3), np.float32)
     weights[3, 1:] = 0
-    step = train.make_train_step(MODEL, optimizer, normalize=normalize, augment=augment.affine(flip=True, rotate=20))
+    step = train.make_train_step(MODEL, optimizer, normalize=normalize, augment=augment.Affine(flip=True, rotate=20))
     state = train.init_state(VARIABLES, optimizer, key)
     stepped, total = state, None
     compiled = jax.jit(step)

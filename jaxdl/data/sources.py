@@ -1,12 +1,13 @@
 """Sources of labelled examples: arrays, and folders of images."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import jax
 import numpy as np
 
 from jaxdl.data.images import SUFFIXES, Preprocessing
@@ -22,7 +23,7 @@ class Source(Protocol):
     """A sequence of examples that knows its classes."""
 
     @property
-    def labels(self) -> np.ndarray: ...
+    def labels(self) -> Any: ...
 
     @property
     def classes(self) -> tuple[str, ...]: ...
@@ -33,8 +34,12 @@ class Source(Protocol):
         """One example: `{"image" | "features": …, "label": …}`."""
         ...
 
-    def take(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+    def take(self, rows: np.ndarray) -> dict[str, Any]:
         """The examples at these indices, stacked."""
+        ...
+
+    def digest(self) -> str:
+        """A SHA-256 of the inputs, equal only where all of them are."""
         ...
 
 
@@ -51,17 +56,22 @@ class Arrays:
     """Examples in memory; see `from_arrays`."""
 
     inputs: np.ndarray
-    labels: np.ndarray
+    labels: Any
     classes: tuple[str, ...]
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.inputs)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {self.kind: self.inputs[index], "label": self.labels[index]}
+        return {self.kind: self.inputs[index], "label": jax.tree.map(lambda labels: labels[index], self.labels)}
 
-    def take(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        return {self.kind: self.inputs[rows], "label": self.labels[rows]}
+    def take(self, rows: np.ndarray) -> dict[str, Any]:
+        return {self.kind: self.inputs[rows], "label": jax.tree.map(lambda labels: labels[rows], self.labels)}
+
+    def digest(self) -> str:
+        """Of the inputs, whatever their labels."""
+        about = f"{self.inputs.dtype} {self.inputs.shape}".encode()
+        return hashlib.sha256(about + np.ascontiguousarray(self.inputs).tobytes()).hexdigest()
 
     @property
     def kind(self) -> str:
@@ -87,6 +97,13 @@ class Folder:
         images = [self.preprocessing.resize(self.files[row]) for row in rows]
         return {"image": np.stack(images), "label": self.labels[rows]}
 
+    def digest(self) -> str:
+        """Of the files' contents and what is made of them, whatever their names and labels."""
+        digest = hashlib.sha256(repr(self.preprocessing).encode())
+        for file in self.files:
+            digest.update(hashlib.sha256(file.read_bytes()).digest())
+        return digest.hexdigest()
+
     def subset(self, rows: np.ndarray) -> "Folder":
         return replace(self, files=tuple(self.files[row] for row in rows), labels=self.labels[rows])
 
@@ -109,23 +126,34 @@ def from_arrays(inputs: Any, labels: Any, classes: Sequence[str] | None = None) 
 
     Args:
       inputs: features `[N,F]`, or images `[N,H,W]` or `[N,H,W,C]` (uint8, or float on the scale 0 to 255).
-      labels: integers `[N]`, from 0.
-      classes: the name of each label; None for "0", "1", …
+      labels: integers `[N]`, from 0; for regression, numbers `[N]` or `[N,K]`; for a network with several heads, a
+        dict of such arrays by the heads' names.
+      classes: the name of each label; None for "0", "1", …, and where the labels are no classes.
 
     Raises:
       InputError: the shapes do not belong together, there is nothing, or a label has no class.
     """
-    inputs, labels = np.asarray(inputs), np.asarray(labels)
+    inputs = np.asarray(inputs)
     if inputs.ndim == 3:
         inputs = inputs[..., None]  # [N,H,W,1]
     if inputs.ndim not in (2, 4):
         raise InputError(f"inputs are [N,F], [N,H,W] or [N,H,W,C]; got {list(inputs.shape)}")
-    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-        raise InputError(f"labels are integers [N], one for each example; got {labels.dtype} {list(labels.shape)}")
-    if len(inputs) != len(labels):
-        raise InputError(f"there are {len(inputs)} examples but {len(labels)} labels")
     if not len(inputs):
         raise InputError("there are no examples")
+    if isinstance(labels, Mapping):
+        parts = {name: from_arrays(inputs, part).labels for name, part in labels.items()}
+        return Arrays(inputs, parts, tuple(classes or ()))
+    labels = np.asarray(labels)
+    numbers = np.issubdtype(labels.dtype, np.floating)
+    if labels.ndim not in ((1, 2) if numbers else (1,)) or not (numbers or np.issubdtype(labels.dtype, np.integer)):
+        raise InputError(
+            "labels are integers [N], one for each example, or numbers [N] or [N,K] for regression; got "
+            f"{labels.dtype} {list(labels.shape)}"
+        )
+    if len(inputs) != len(labels):
+        raise InputError(f"there are {len(inputs)} examples but {len(labels)} labels")
+    if numbers:
+        return Arrays(inputs, labels.astype(np.float32), tuple(classes or ()))
     names = tuple(map(str, range(int(labels.max()) + 1))) if classes is None else tuple(classes)
     check_labels(labels, len(names))
     return Arrays(inputs, labels.astype(np.int32), names)

@@ -19,7 +19,25 @@ from jax import Array
 from jaxdl.errors import InputError, nearest
 from jaxdl.models.cnn import CNN
 from jaxdl.models.dense import Dense
-from jaxdl.models.efficientnet import ARCHITECTURES, EfficientNet, draw
+from jaxdl.models.efficientnet import ARCHITECTURES, EfficientNet, draw, keras_layers
+from jaxdl.models.head import Classes
+
+__all__ = [
+    "ARCHITECTURES",
+    "BatchStats",
+    "apply",
+    "create",
+    "fold_batchnorm",
+    "head_alone",
+    "init",
+    "input_size",
+    "keras_layers",
+    "names",
+    "parameters",
+    "shapes",
+    "with_head",
+    "without_head",
+]
 
 BatchStats = Literal["update", "frozen"]
 
@@ -37,12 +55,13 @@ def names() -> tuple[str, ...]:
     return tuple(_MODELS)
 
 
-def create(name: str, num_classes: int | None = None, **options: Any) -> nn.Module:
+def create(name: str, num_classes: int | Mapping[str, int] | None = None, **options: Any) -> nn.Module:
     """A network by name.
 
     Args:
       name: one of `names()`.
-      num_classes: width of the output; None for the network without its head, which returns features `[B,F]`.
+      num_classes: width of the output; several of them by name, for a network that returns a dict of outputs; None for
+        the network without its head, which returns features `[B,F]`.
       **options: the module's own fields, such as `hidden=(100,)` for "dense" or `dropout=0.3`.
 
     Returns:
@@ -53,8 +72,6 @@ def create(name: str, num_classes: int | None = None, **options: Any) -> nn.Modu
     """
     if name not in _MODELS:
         raise InputError(f"no model is called {name!r}{nearest(name, names())}")
-    if num_classes is not None and num_classes < 1:
-        raise InputError(f"a model has at least one class, got num_classes={num_classes}")
     make = _MODELS[name]
     module: Any = make.func if isinstance(make, partial) else make
     known = {field.name for field in dataclasses.fields(module)} - {"parent", "name", "architecture", "num_classes"}
@@ -62,7 +79,7 @@ def create(name: str, num_classes: int | None = None, **options: Any) -> nn.Modu
         if option not in known:
             raise InputError(f"{name} has no option {option!r}{nearest(option, known)}")
     options = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}  # hashable
-    return make(num_classes=num_classes, **options)
+    return make(num_classes=_classes(num_classes), **options)
 
 
 def input_size(name: str) -> int | None:
@@ -80,9 +97,25 @@ def without_head(model: nn.Module) -> nn.Module:
     return model.clone(num_classes=None)
 
 
-def with_classes(model: nn.Module, num_classes: int) -> nn.Module:
-    """The same network with an output of another width."""
-    return model.clone(num_classes=num_classes)
+def with_head(model: Any, num_classes: int | Mapping[str, int], dropout: float | None = None) -> nn.Module:
+    """The same network with an output of another width, or several of them by name (see `create`).
+
+    Args:
+      dropout: ahead of it; None for what the network has.
+    """
+    more = {} if dropout is None else {"dropout": dropout}
+    return model.clone(num_classes=_classes(num_classes), **more)
+
+
+def head_alone(model: Any) -> nn.Module | None:
+    """A network for the features `[B,F]` of `without_head` that does what the head of this one does, with the same
+    parameters; None where the model is not one of this library's."""
+    if not isinstance(model, Dense | CNN | EfficientNet):
+        return None
+    dropout = model.dropout
+    if isinstance(model, EfficientNet) and dropout is None:
+        dropout = model.architecture.dropout
+    return Dense(model.num_classes, hidden=(), dropout=dropout)
 
 
 def init(model: nn.Module, key: Array, input_shape: tuple[int, ...]) -> dict[str, Any]:
@@ -127,6 +160,15 @@ def fold_batchnorm(model: nn.Module, variables: Mapping[str, Any]) -> tuple[nn.M
     return model.clone(folded=True), {"params": fold(variables["params"], variables["batch_stats"])}
 
 
+def _classes(num_classes: int | Mapping[str, int] | None) -> Classes:
+    """The module's field: hashable, and checked."""
+    fields = tuple(num_classes.items()) if isinstance(num_classes, Mapping) else num_classes
+    for width in [fields] if isinstance(fields, int) else [width for _, width in fields or ()]:
+        if width < 1:
+            raise InputError(f"a model has at least one class, got num_classes={num_classes}")
+    return fields
+
+
 @lru_cache(maxsize=32)
 def shapes(model: nn.Module, input_shape: tuple[int, ...]) -> tuple[dict[str, Any], Any]:
     """What `init` would return, and the output for a batch of one, both as shapes; nothing is computed.
@@ -153,7 +195,7 @@ def apply(
     frozen: frozenset[str] = frozenset(),
     batch_stats: BatchStats = "update",
     axis_name: str | None = None,
-) -> tuple[Array, dict[str, Any]]:
+) -> tuple[Any, dict[str, Any]]:
     """Run a network in training mode, but for its frozen modules, which run as in evaluation.
 
     Works for any Flax module with `nn.BatchNorm` and `nn.Dropout` inside: their calls are intercepted.

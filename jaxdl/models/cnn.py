@@ -3,7 +3,7 @@
 from flax import linen as nn
 from jax import Array
 
-from jaxdl.models.head import Head
+from jaxdl.models.head import Classes, head
 from jaxdl.ops import max_pool_2x2
 
 
@@ -14,14 +14,14 @@ class CNN(nn.Module):
     Parameter paths: `conv_G_N` for convolution N of group G, `dense_N` and `head`.
     """
 
-    num_classes: int | None
+    num_classes: Classes
     filters: tuple[int, ...] = (32, 64)
     convolutions: int = 1
     hidden: tuple[int, ...] = ()
     dropout: float = 0.0
 
     @nn.compact
-    def __call__(self, x: Array, train: bool = False) -> Array:
+    def __call__(self, x: Array, train: bool = False) -> Array | dict[str, Array]:
         for group, filters in enumerate(self.filters):
             for n in range(self.convolutions):
                 x = nn.relu(nn.Conv(filters, (3, 3), name=f"conv_{group}_{n}")(x))  # [B,H,W,filters]
@@ -29,4 +29,4 @@ class CNN(nn.Module):
         x = x.reshape(x.shape[0], -1)  # [B,F]
         for n, width in enumerate(self.hidden):
             x = nn.relu(nn.Dense(width, name=f"dense_{n}")(x))  # [B,width]
-        return x if self.num_classes is None else Head(self.num_classes, self.dropout, name="head")(x, train)
+        return head(x, self.num_classes, self.dropout, train)

@@ -3,7 +3,7 @@
 from flax import linen as nn
 from jax import Array
 
-from jaxdl.models.head import Head
+from jaxdl.models.head import Classes, head
 
 
 class Dense(nn.Module):
@@ -13,13 +13,13 @@ class Dense(nn.Module):
     Parameter paths: `dense_0`, `dense_1`, … and `head`.
     """
 
-    num_classes: int | None
+    num_classes: Classes
     hidden: tuple[int, ...] = (100,)
     dropout: float = 0.0
 
     @nn.compact
-    def __call__(self, x: Array, train: bool = False) -> Array:
+    def __call__(self, x: Array, train: bool = False) -> Array | dict[str, Array]:
         x = x.reshape(x.shape[0], -1)  # [B,F]
         for n, width in enumerate(self.hidden):
             x = nn.relu(nn.Dense(width, name=f"dense_{n}")(x))  # [B,width]
-        return x if self.num_classes is None else Head(self.num_classes, self.dropout, name="head")(x, train)
+        return head(x, self.num_classes, self.dropout, train)

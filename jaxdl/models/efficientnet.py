@@ -21,7 +21,7 @@ import numpy as np
 from flax import linen as nn
 from jax import Array
 
-from jaxdl.models.head import Head
+from jaxdl.models.head import Classes, head
 from jaxdl.ops import batch_norm, depthwise_conv, pointwise
 from jaxdl.ops.normalization import Activation, silu
 
@@ -143,11 +143,60 @@ def draw(shapes: Mapping[str, Any], seed: Any) -> dict[str, Any]:
         module, name = (key.key for key in path[-2:])
         if name == "kernel":
             # Like `Head`, whose kernel keeps the variance of its input.
-            std = math.sqrt(1 / like.shape[0]) if module == "head" else kernel_std(like.shape)
+            std = math.sqrt(1 / like.shape[0]) if module.startswith("head") else kernel_std(like.shape)
             return std * generator.standard_normal(like.shape, np.float32)
         return np.full(like.shape, name in ("scale", "var"), np.float32)
 
     return jax.tree_util.tree_map_with_path(leaf, dict(shapes))
+
+
+def keras_layers(params: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """The layers that `keras.applications` builds for a network without its top, in its order, and which of our modules
+    each of them is: `("block7a_project_bn", "blocks_7_0/project_bn")`; "" where it has no parameters.
+
+    The counts of Keras's tutorials ("unfreeze the last 10 layers") are of these; B0 has 237. Lite, which Keras does not
+    have, is counted as if it were a B without squeeze-and-excite.
+
+    https://github.com/keras-team/keras/blob/master/keras/src/applications/efficientnet.py and .../efficientnet_v2.py
+
+    Args:
+      params: `variables["params"]` of an EfficientNet: arrays or shapes.
+    """
+    v2, channels = "depthwise" not in params["blocks_1_0"], params["stem"]["kernel"].shape[-1]
+    found = [(name, "") for name in ("input", "rescaling", "normalization")]
+    # V2 pads inside its convolutions, and its larger members scale the images in one layer, not two.
+    if v2 and (channels == 24 or "blocks_7_0" in params):
+        found.pop()
+    found += [] if v2 else [("stem_conv_pad", "")]
+    found += [("stem_conv", "stem"), ("stem_bn", "stem_bn"), ("stem_activation", "")]
+    places = [tuple(map(int, name.split("_")[1:])) for name in params if name.startswith("blocks_")]
+    for stage, repeat in sorted(places):
+        block = f"blocks_{stage}_{repeat}"
+        module, name = params[block], f"block{stage}{chr(ord('a') + repeat)}_"
+
+        def add(*layers: tuple[str, str], block: str = block, name: str = name) -> None:
+            found.extend((name + layer, part and f"{block}/{part}") for layer, part in layers)
+
+        if "expand" in module:
+            add(("expand_conv", "expand"), ("expand_bn", "expand_bn"), ("expand_activation", ""))
+        if "depthwise" in module:
+            if not v2 and repeat == 0 and B[stage - 1].stride == 2:
+                add(("dwconv_pad", ""))
+            add(("dwconv2" if v2 else "dwconv", "depthwise"), ("bn", "depthwise_bn"), ("activation", ""))
+        if "se_reduce" in module:
+            add(("se_squeeze", ""), ("se_reshape", ""), ("se_reduce", "se_reduce"), ("se_expand", "se_expand"))
+            add(("se_excite", ""))
+        add(("project_conv", "project"), ("project_bn", "project_bn"))
+        if "expand" not in module and "depthwise" not in module:
+            add(("project_activation", ""))
+        width = module["project"]["kernel"].shape[-1]
+        if repeat > 0:
+            add(("drop", ""), ("add", ""))
+        elif stage == 1 and width == channels:  # never dropped: the first block of all
+            add(("add", ""))
+        channels = width
+    found += [("top_conv", "top"), ("top_bn", "top_bn"), ("top_activation", "")]
+    return tuple(found)
 
 
 def round_channels(channels: float, width: float, shrink: float = 0.9) -> int:
@@ -275,7 +324,7 @@ class EfficientNet(nn.Module):
     """
 
     architecture: Architecture
-    num_classes: int | None = 1000
+    num_classes: Classes = 1000
     dropout: float | None = None  # ahead of the head; None: the published rate
     drop_connect: float = DROP_CONNECT  # stochastic depth, at the last block
     bn_momentum: float | None = None  # None: the published one; 0.9 for training from scratch in a few hundred steps
@@ -284,7 +333,7 @@ class EfficientNet(nn.Module):
     folded: bool = False  # no batch normalisation: `models.fold_batchnorm`
 
     @nn.compact
-    def __call__(self, x: Array, train: bool = False) -> Array:
+    def __call__(self, x: Array, train: bool = False) -> Array | dict[str, Array]:
         spec = self.architecture
         momentum = spec.bn_momentum if self.bn_momentum is None else self.bn_momentum
         norm = partial(
@@ -318,7 +367,4 @@ class EfficientNet(nn.Module):
         x = Pointwise(top, name="top")(x)
         x = norm(activation=activation, name="top_bn")(x)  # [B,H/32,W/32,F]
         x = x.mean((1, 2))  # [B,F]
-        if self.num_classes is None:
-            return x
-        dropout = spec.dropout if self.dropout is None else self.dropout
-        return Head(self.num_classes, dropout, name="head")(x, train)
+        return head(x, self.num_classes, spec.dropout if self.dropout is None else self.dropout, train)

@@ -1,8 +1,11 @@
-"""The last layer of every model here."""
+"""The last layer of every model here, or the last layers side by side."""
 
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
+
+Classes = int | tuple[tuple[str, int], ...] | None
+"""The width of the output; the names and widths of several; None for the features alone."""
 
 
 class Head(nn.Module):
@@ -21,3 +24,13 @@ class Head(nn.Module):
         x = nn.Dropout(self.dropout)(x, deterministic=not train)
         # Logits are float32 whatever the compute type: a softmax over many classes needs the bits.
         return x.astype(jnp.float32) @ kernel + bias[None, :]
+
+
+def head(x: Array, num_classes: Classes, dropout: float, train: bool) -> Array | dict[str, Array]:
+    """The end of a model, called inside it: `[B,F]` to logits `[B,K]` by `head`, to a dict of them by `head_NAME` for
+    each of several, or nothing."""
+    if num_classes is None:
+        return x
+    if isinstance(num_classes, int):
+        return Head(num_classes, dropout, name="head")(x, train)
+    return {name: Head(width, dropout, name=f"head_{name}")(x, train) for name, width in num_classes}

@@ -48,6 +48,23 @@ def curves(histories: Mapping[str, Sequence[Mapping[str, Any]]], metric: str = "
     return figure
 
 
+def learning_rates(rates: np.ndarray, losses: np.ndarray, suggestion: float) -> "Figure":
+    """The loss by the learning rate, from `rates.sweep` or `rates.grid`, with the rate that is suggested.
+
+    Args:
+      rates, losses: `[K]`; losses that are not numbers leave a gap.
+    """
+    figure = _figure(figsize=(6.5, 4))
+    axis = figure.subplots()
+    axis.plot(rates, losses, "o-" if len(rates) < 40 else "-", markersize=4, color="C0")
+    axis.axvline(suggestion, color=GOOD, linestyle="--", label=f"suggested: {suggestion:.1e}")
+    axis.set(xscale="log", xlabel="learning rate", ylabel="loss")
+    axis.grid(alpha=0.25)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False)
+    return figure
+
+
 def predictions(images: np.ndarray, logits: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> "Figure":
     """A sheet of images with what was predicted: green where it is right, red with the true class where it is wrong.
 

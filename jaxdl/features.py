@@ -1,0 +1,229 @@
+"""The features of a frozen network, computed once: what its head is trained on.
+
+Where only the head learns, everything before it gives the same numbers in every epoch. `extract` runs it once for each
+augmented view of the images, in memory or into a file that is found again by what it was made of.
+"""
+
+import hashlib
+import json
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, is_dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxdl import models, parallel, train, trees
+from jaxdl.augment import Augmentation
+from jaxdl.data import Arrays, Source, batches
+from jaxdl.errors import InputError
+from jaxdl.optim import Phase
+from jaxdl.train import Normalize, TrainState
+
+
+def extract(
+    model: Any,
+    variables: Mapping[str, Any],
+    source: Source,
+    *,
+    views: int = 1,
+    augment: Augmentation | None = None,
+    normalize: Normalize | None = None,
+    seed: int = 0,
+    batch_size: int = 32,
+    mesh: Mesh | None = None,
+    folder: str | Path | None = None,
+) -> np.ndarray:
+    """What a network's head would be given, for every example of a source.
+
+    Args:
+      model: one of this library's, with or without its head.
+      variables: of the model.
+      views: how often each example is seen.
+      augment: `(key, images) -> images`, drawn anew for each view; None for the images as they are.
+      normalize: from pixels to the model's input.
+      seed: of the augmentation.
+      folder: keep the features there, in a file named by a digest of the weights, the data, the preprocessing, the
+        augmentation and the seed, and read them back where that file exists. None: memory only.
+
+    Returns:
+      float32 `[views,N,F]`, memory-mapped where they are kept.
+
+    Raises:
+      InputError: features are to be kept, and `augment` or `normalize` is a function that cannot be told from another;
+        `augment.Affine` and `Preprocessing.normalize` can.
+    """
+    trunk = models.without_head(model)
+    variables = {**variables, "params": {k: v for k, v in variables["params"].items() if not k.startswith("head")}}
+    path = None
+    if folder is not None:
+        recipe = {"views": views, "augment": _plain(augment), "normalize": _plain(normalize), "seed": seed}
+        recipe |= {"batch": batch_size} if augment else {}  # the keys of the augmentation go by batches
+        path = Path(folder) / f"{_digest(trunk, variables, source, recipe)}.npy"
+        if path.exists():
+            return _mapped(path)
+    forward = train.make_predict_step(trunk, normalize=normalize)
+
+    def step(variables: Any, batch: Any, key: jax.Array) -> jax.Array:
+        if augment is not None:
+            batch = {**batch, "image": augment(key, batch["image"])}
+        return forward(variables, batch)
+
+    compiled = jax.jit(step)
+    variables = jax.device_put(variables) if mesh is None else parallel.replicate(mesh, variables)
+    key = jax.random.key(seed)
+    width = jax.eval_shape(step, variables, source.take(np.arange(1)), key).shape[-1]
+    shape = (views, len(source), width)
+
+    def rows() -> Iterator[np.ndarray]:
+        waiting: deque[tuple[jax.Array, int]] = deque()  # the device works on a batch while the host makes the next
+        for view in range(views):
+            for n, batch in enumerate(batches(source, batch_size, multiple=1 if mesh is None else mesh.size)):
+                real = int(batch["weight"].sum())
+                batch = {name: batch[name] for name in ("image", "features") if name in batch}
+                batch = batch if mesh is None else parallel.shard_batch(mesh, batch)
+                drawn = jax.random.fold_in(jax.random.fold_in(key, view), n)
+                waiting.append((compiled(variables, batch, drawn), real))
+                while len(waiting) > 1:
+                    features, count = waiting.popleft()
+                    yield np.asarray(features)[:count]
+        features, count = waiting.popleft()
+        yield np.asarray(features)[:count]
+
+    if path is None:
+        return np.concatenate(list(rows())).reshape(shape)
+    draft = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # the file is there complete or not at all
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with draft.open("wb") as file:
+            header = {
+                "descr": np.lib.format.dtype_to_descr(np.dtype(np.float32)),
+                "fortran_order": False,
+                "shape": shape,
+            }
+            np.lib.format.write_array_header_2_0(file, header)
+            for part in rows():
+                file.write(part.astype("<f4").tobytes())
+        draft.replace(path)
+    except OSError as error:
+        raise InputError(f"cannot keep the features in {folder}: {error.strerror or error}") from None
+    finally:
+        draft.unlink(missing_ok=True)
+    return _mapped(path)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a phase of training runs on: the network and its data, or the head alone and their features."""
+
+    model: Any
+    variables: Mapping[str, Any]
+    mask: trees.Tree
+    sources: tuple[Source, ...]
+    """The training data; epoch n takes number n modulo their count."""
+    validation: Source | None
+    augment: Augmentation | None
+    normalize: Normalize | None
+    trunk: Mapping[str, Any] = field(default_factory=dict)
+    """The variables that are not among those above."""
+
+    def joined(self, variables: Mapping[str, Any]) -> dict[str, Any]:
+        """The variables of the whole network."""
+        return {**variables, **self.trunk, "params": {**self.trunk.get("params", {}), **variables["params"]}}
+
+    def whole(self, state: TrainState) -> TrainState:
+        """The state of the whole network."""
+        model_state = self.joined({**state.model_state, "params": state.params})
+        return replace(state, params=model_state.pop("params"), model_state=model_state)
+
+
+def checked_mask(model: Any, phase: Phase, params: trees.Tree) -> dict[str, Any]:
+    """What a phase trains, as a mask.
+
+    Raises:
+      InputError: a pattern of the phase matches nothing, or it has `views` and trains more than the head.
+    """
+    mask = trees.mask(params, phase.trainable)
+    trees.mask(params, [pattern for pattern, _ in phase.factors])
+    more = [path for path, on in trees.paths(mask).items() if on and not path.startswith("head")]
+    if phase.views is not None and more:
+        raise InputError(
+            f"phase {phase.name!r} trains {more[0]}, but features can be computed once only where nothing but the head "
+            "is trained; leave out its views"
+        )
+    if phase.views is not None and models.head_alone(model) is None:
+        raise InputError(f"phase {phase.name!r}: the head of a {type(model).__name__} is not known; leave out views")
+    return mask
+
+
+def prepare(
+    model: Any,
+    variables: Mapping[str, Any],
+    phase: Phase,
+    train_data: Source,
+    validation: Source | None = None,
+    *,
+    augment: Augmentation | None = None,
+    normalize: Normalize | None = None,
+    **options: Any,
+) -> Stage:
+    """What a phase runs on: the features, computed here, where it has `views` (one, without augmentation), and the
+    network and the data where it has none.
+
+    Args:
+      **options: of `extract`.
+
+    Raises:
+      InputError: see `checked_mask` and `extract`.
+    """
+    mask, params = checked_mask(model, phase, variables["params"]), variables["params"]
+    if phase.views is None:
+        return Stage(model, variables, mask, (train_data,), validation, augment, normalize)
+
+    def features(source: Source, views: int, augment: Augmentation | None) -> tuple[Source, ...]:
+        kept = extract(model, variables, source, views=views, augment=augment, normalize=normalize, **options)
+        return tuple(Arrays(view, source.labels, source.classes) for view in kept)
+
+    sources = features(train_data, phase.views if augment else 1, augment)
+    held = None if validation is None else features(validation, 1, None)[0]
+    head = {name: tree for name, tree in params.items() if name.startswith("head")}
+    trunk = {**variables, "params": {name: tree for name, tree in params.items() if name not in head}}
+    mask = {name: mask[name] for name in head}
+    return Stage(models.head_alone(model), {"params": head}, mask, sources, held, None, None, trunk)
+
+
+def _plain(function: Callable[..., Any] | None) -> str:
+    """What a function does, if it is data: a frozen dataclass that is called, or the method of one."""
+    owner = getattr(function, "__self__", function)
+    if function is None:
+        return "none"
+    if not is_dataclass(owner) or isinstance(owner, type):
+        raise InputError(
+            f"features are kept by what they were made with, and {function!r} does not tell what it does; use "
+            "augment.Affine and Preprocessing.normalize, or keep the features in memory only"
+        )
+    return f"{owner!r}.{getattr(function, '__name__', '')}"
+
+
+def _digest(trunk: Any, variables: Mapping[str, Any], source: Source, recipe: Mapping[str, Any]) -> str:
+    """Of all that the features follow from."""
+    digest = hashlib.sha256()
+    versions = {package: version(package) for package in ("jaxdl", "jax", "flax")}
+    said = {"recipe": recipe, "model": repr(trunk), "data": source.digest(), "versions": versions}
+    digest.update(json.dumps(said, sort_keys=True).encode())
+    for path, leaf in sorted(trees.paths(variables).items()):
+        array = np.asarray(leaf)
+        digest.update(f"{path} {array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _mapped(path: Path) -> np.ndarray:
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is damaged ({error}); remove it, and it is made again") from None

@@ -1,0 +1,185 @@
+"""Which learning rate: a sweep over all of them in one training, or many trainings of the head at once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from jaxdl import optim, train
+from jaxdl.data import order
+from jaxdl.errors import InputError
+from jaxdl.features import Stage
+from jaxdl.losses import Loss, cross_entropy
+from jaxdl.optim import Phase
+
+SMOOTHING = 0.95  # share of the old value in the moving average of the losses
+DIVERGED = 4.0  # a sweep is read up to where the loss passes this many times its lowest value
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was measured at which learning rate, and the rate that it suggests."""
+
+    rates: np.ndarray
+    """float32 `[K]`"""
+    losses: np.ndarray
+    """float32 `[K]`; not a number where the training has diverged."""
+    suggestion: float
+    accuracies: np.ndarray | None = None
+    """float32 `[K]`, of a grid."""
+
+
+def sweep(
+    stage: Stage,
+    phase: Phase,
+    *,
+    low: float = 1e-6,
+    high: float = 1.0,
+    steps: int = 100,
+    batch_size: int = 32,
+    loss: Loss = cross_entropy,
+    seed: int = 0,
+) -> Found:
+    """Train once while the learning rate rises from `low` to `high`, the same factor at every step; one compiled scan.
+
+    Smith, "Cyclical Learning Rates for Training Neural Networks" (2017), arXiv:1506.01186, section 3.3.
+
+    Args:
+      stage: what is trained on what, from `features.prepare`.
+      phase: its optimizer, decay, clipping and factors are used; not its length or schedule.
+
+    Returns:
+      The smoothed losses, and the rate at which they fall most steeply by its logarithm.
+
+    Raises:
+      InputError: the rates do not rise, there are too few steps, or the loss is no number from the first step on.
+    """
+    if not 0 < low < high:
+        raise InputError(f"the rates rise from low to high, both above 0; got low={low}, high={high}")
+    if steps < 10:
+        raise InputError(f"a sweep takes at least 10 steps, got {steps}")
+    source = stage.sources[0]
+    rows, weights = _rows(len(source), batch_size, steps, seed)
+    used, rows = np.unique(rows, return_inverse=True)  # files that no batch needs are not decoded
+    rates = low * (high / low) ** (np.arange(steps) / (steps - 1))
+    optimizer = optim.make_optimizer(phase, lambda n: low * (high / low) ** (n / (steps - 1)))
+    step = _step(stage, phase, optimizer, loss)
+    state = train.init_state(stage.variables, optimizer, jax.random.key(seed), stage.mask)
+
+    def body(state: train.TrainState, each: tuple[Array, Array]) -> tuple[train.TrainState, Array]:
+        batch = jax.tree.map(lambda array: array[each[0]], data)
+        state, sums = step(state, {**batch, "weight": each[1]})
+        return state, sums["loss"][0] / sums["loss"][1]
+
+    data = jax.device_put(source.take(used))
+    _, raw = jax.jit(lambda state, rows, weights: lax.scan(body, state, (rows, weights)))(
+        state, rows.reshape(weights.shape), weights
+    )
+    smooth = _smoothed(np.asarray(raw, np.float64))
+    return Found(rates.astype(np.float32), smooth.astype(np.float32), _steepest(rates, smooth))
+
+
+def grid(
+    stage: Stage,
+    phase: Phase,
+    rates: Sequence[float],
+    *,
+    batch_size: int = 32,
+    loss: Loss = cross_entropy,
+    seed: int = 0,
+) -> Found:
+    """Train the head at many learning rates at once, as one program under `vmap`, and measure each on the validation
+    data.
+
+    Args:
+      stage: from `features.prepare`, for a phase with `views`, with validation data.
+      phase: how the head is trained; the rates take the place of its learning rate.
+      rates: one for each training.
+
+    Returns:
+      Losses and accuracies on the validation data, and the rate with the lowest loss.
+
+    Raises:
+      InputError: there are no rates above 0, or no validation data.
+    """
+    if not rates or min(rates) <= 0:
+        raise InputError(f"learning rates are above 0, and there is at least one; got {list(rates)}")
+    if stage.validation is None:
+        raise InputError("the rates are compared on validation data, and there are none")
+    count = len(stage.sources[0])
+    epochs = [order(count, batch_size, seed=seed, epoch=n + 1) for n in range(phase.epochs)]  # as `fit` counts them
+    rows, weights = (np.concatenate(parts) for parts in zip(*epochs, strict=True))
+    views = np.repeat(np.arange(phase.epochs) % len(stage.sources), len(epochs[0][0]))
+    taken = [source.take(np.arange(count)) for source in stage.sources]
+    data = {"features": np.stack([part["features"] for part in taken]), "label": taken[0]["label"]}
+    held = stage.validation.take(np.arange(len(stage.validation)))
+    held["weight"] = np.ones(len(stage.validation), np.float32)
+    shape = optim.make_schedule(replace(phase, learning_rate=1.0), len(rows))
+
+    def train_at(rate: Array, data: Any, held: Any, rows: Array, weights: Array, views: Array) -> Any:
+        optimizer = optim.make_optimizer(phase, lambda n: rate * shape(n))
+        step = _step(stage, phase, optimizer, loss)
+        state = train.init_state(
+            stage.variables, optimizer, jax.random.key(seed), stage.mask, average=phase.ema is not None
+        )
+
+        def body(state: train.TrainState, each: tuple[Array, Array, Array]) -> tuple[train.TrainState, None]:
+            row, weight, view = each
+            batch = {"features": data["features"][view, row], "label": data["label"][row], "weight": weight}
+            return step(state, batch)[0], None
+
+        state, _ = lax.scan(body, state, (rows, weights, views))
+        return train.make_eval_step(stage.model, loss=loss)(state.variables, held)
+
+    trained = jax.jit(jax.vmap(train_at, in_axes=(0, *(None,) * 5)))
+    sums = jax.device_get(trained(jnp.asarray(rates, jnp.float32), data, held, rows, weights, views))
+    found, accuracies = (sums[name][0] / sums[name][1] for name in ("loss", "accuracy"))
+    if not np.isfinite(found).any():
+        raise InputError("the loss is no number at any of the rates: check the data, or try lower ones")
+    return Found(np.asarray(rates, np.float32), found, float(rates[int(np.nanargmin(found))]), accuracies)
+
+
+def _step(stage: Stage, phase: Phase, optimizer: Any, loss: Loss) -> train.TrainStep:
+    return train.make_train_step(
+        stage.model,
+        optimizer,
+        loss=loss,
+        trainable=stage.mask,
+        batch_stats=phase.batch_stats,
+        ema=phase.ema,
+        augment=stage.augment,
+        normalize=stage.normalize,
+    )
+
+
+def _rows(count: int, batch_size: int, steps: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Examples and weights of that many batches, over as many epochs as it takes."""
+    per_epoch = -(-count // batch_size)
+    epochs = [order(count, batch_size, seed=seed, epoch=n) for n in range(-(-steps // per_epoch))]
+    rows, weights = (np.concatenate(parts)[:steps] for parts in zip(*epochs, strict=True))
+    return rows, weights
+
+
+def _smoothed(raw: np.ndarray) -> np.ndarray:
+    """The moving average, corrected for its start, and NaN from where the training has diverged."""
+    average, smooth = 0.0, np.full(len(raw), np.nan)
+    for n, value in enumerate(raw):
+        average = SMOOTHING * average + (1 - SMOOTHING) * value
+        smooth[n] = average / (1 - SMOOTHING ** (n + 1))
+        if not np.isfinite(value) or smooth[n] > DIVERGED * np.nanmin(smooth):
+            smooth[n:] = np.nan
+            break
+    return smooth
+
+
+def _steepest(rates: np.ndarray, smooth: np.ndarray) -> float:
+    """The rate at which the loss falls fastest by the logarithm of the rate."""
+    known = np.isfinite(smooth)
+    if known.sum() < 3:
+        raise InputError("the loss is no number from the first steps on: check the data, or lower the lowest rate")
+    slope = np.gradient(smooth[known], np.log(rates[known]))
+    return float(rates[known][np.argmin(slope)])
