@@ -4,6 +4,7 @@
 #   make test PYTHON=python3.12   the same under another Python, in an environment of its own
 #   make test TESTS="-m 'not slow'"   a part of the tests
 #   make bench-efficientnet       EfficientNet-B0 beside Flax, Keras and PyTorch; writes benchmarks/results/efficientnet.json
+#   make bench-transfer           a new head on a frozen EfficientNet-B0 beside Keras and PyTorch; writes benchmarks/results/transfer.json
 #   make parity                   every EfficientNet against the PyTorch and Keras ones; writes docs/parity.md
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ TESTS ?=
 VENV := .venv$(if $(filter-out python3,$(PYTHON)),-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])'))
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint format parity bench-efficientnet constraints clean
+.PHONY: demo test lint format parity bench-efficientnet bench-transfer constraints clean
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/python -m experiments.demo
@@ -33,6 +34,9 @@ parity: .venv-peers/.installed
 
 bench-efficientnet: .venv-peers/.installed
 	.venv-peers/bin/python -m benchmarks.efficientnet
+
+bench-transfer: .venv-peers/.installed
+	.venv-peers/bin/python -m benchmarks.transfer
 
 # An environment of its own for what the library is compared with, made by plain pip.
 .venv-peers/.installed: pyproject.toml constraints.txt benchmarks/peers.txt

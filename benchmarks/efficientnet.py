@@ -169,7 +169,7 @@ def with_torch(library: str, work: Work, batch: Mapping[str, np.ndarray]) -> Pre
 
 
 def serve(library: str, work: Work) -> None:
-    """A library's process: prepare, say so, then time as many calls as each line of standard input asks for."""
+    """A library's process: prepare, call twice, take turns."""
     if library != "torch" or jax.default_backend() == "cpu":
         parallel.configure()
     draw = np.random.default_rng(0)
@@ -185,6 +185,11 @@ def serve(library: str, work: Work) -> None:
     call()
     facts["first_call_seconds"] = time.perf_counter() - started + facts.get("compile_seconds", 0)
     call()
+    take_turns(call, facts)
+
+
+def take_turns(call: Callable[[], Any], facts: Mapping[str, Any]) -> None:
+    """Say what is known so far, then time as many calls as each line of standard input asks for."""
     print(json.dumps(facts), flush=True)
     for line in sys.stdin:
         seconds = []
@@ -195,9 +200,9 @@ def serve(library: str, work: Work) -> None:
         print(json.dumps(seconds), flush=True)
 
 
-def start(library: str, work: Work, cache: str) -> tuple[Any, dict[str, Any]]:
+def start(library: str, work: Any, cache: str, script: str) -> tuple[Any, dict[str, Any]]:
     """A process, and what it says when it is ready; compiled programs go to a folder of their own."""
-    command = [sys.executable, "-m", "benchmarks.efficientnet", "--serve", library, json.dumps(asdict(work))]
+    command = [sys.executable, "-m", script, "--serve", library, json.dumps(asdict(work))]
     environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": cache}
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
     return process, answer(process)
@@ -215,17 +220,24 @@ def stop(process: Any) -> None:
     process.wait()
 
 
-def measure(work: Work, libraries: tuple[str, ...]) -> dict[str, Any]:
-    """Every library on one kind of work: facts of the start, and the seconds of a call, turn by turn."""
+def measure(
+    work: Any, libraries: tuple[str, ...], rounds: int = ROUNDS, script: str = "benchmarks.efficientnet"
+) -> dict[str, Any]:
+    """Every library on one kind of work: facts of the start, and the seconds of a call, turn by turn.
+
+    Args:
+      work: a dataclass with `calls`, those of a turn; the script gets it, and the library, behind `--serve`.
+      libraries: what is measured, in the order of the turns.
+    """
     processes, facts = {}, {}
     with tempfile.TemporaryDirectory() as cache:
         for library in libraries:
-            processes[library], facts[library] = start(library, work, cache)
+            processes[library], facts[library] = start(library, work, cache, script)
         if work == CPU[0]:
-            again, facts["jaxdl, started again"] = start(OURS, work, cache)
+            again, facts["jaxdl, started again"] = start(OURS, work, cache, script)
             stop(again)
         turns: dict[str, list[float]] = {library: [] for library in libraries}
-        for _ in range(ROUNDS):
+        for _ in range(rounds):
             for library, process in processes.items():
                 process.stdin.write(f"{work.calls}\n")
                 process.stdin.flush()
@@ -236,6 +248,23 @@ def measure(work: Work, libraries: tuple[str, ...]) -> dict[str, Any]:
         facts[library]["seconds"] = spread(turns[library])
         print(f"  {library:15} {facts[library]['seconds']['median'] * 1e3:9.1f} ms", flush=True)
     return {"facts": facts, "turns": turns}
+
+
+def row(what: str, peer: str, ours: list[float], theirs: list[float]) -> dict[str, Any]:
+    """A row of the record: the seconds of both, and the ratios of their turns."""
+    return {
+        "what": what,
+        "peer": peer,
+        "ours_seconds": spread(ours),
+        "peer_seconds": spread(theirs),
+        "ratio": spread((np.array(theirs) / np.array(ours)).tolist()),
+    }
+
+
+def report(rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        ratio = row["ratio"]
+        print(f"{row['what']}: ×{ratio['median']:.2f} ({ratio['q25']:.2f}–{ratio['q75']:.2f}) against {row['peer']}")
 
 
 def ceilings() -> dict[str, float]:
@@ -294,25 +323,13 @@ def compare() -> None:
                 limits = f"{best['flops_per_second'] / 1e12:.0f} TFLOP/s", f"{best['bytes_per_second'] / 1e9:.0f} GB/s"
                 print(f"  {library:15} {flops / 1e12:.1f} of {limits[0]}, {moved / 1e9:.0f} of {limits[1]}")
         ours = FOLDED if FOLDED in libraries else OURS
-        rows += [
-            {
-                "what": str(work),
-                "peer": NAMES[peer],
-                "ours_seconds": facts[ours]["seconds"],
-                "peer_seconds": facts[peer]["seconds"],
-                "ratio": spread((np.array(turns[peer]) / np.array(turns[ours])).tolist()),
-            }
-            for peer in libraries
-            if peer in NAMES
-        ]
+        rows += [row(str(work), NAMES[peer], turns[ours], turns[peer]) for peer in libraries if peer in NAMES]
         details.append({"work": str(work), "libraries": facts})
     record = {"command": "make bench-efficientnet", "rows": rows, "details": details}
     packages = tuple(name for name in ("keras", "torch", "timm", "geffnet") if importlib.util.find_spec(name))
     name = "efficientnet" if on_cpu else f"efficientnet-{jax.devices()[0].device_kind.lower().replace(' ', '-')}"
     print(write(name, record | ({"ceilings": best} if best else {}), packages))
-    for row in rows:
-        ratio = row["ratio"]
-        print(f"{row['what']}: ×{ratio['median']:.2f} ({ratio['q25']:.2f}–{ratio['q75']:.2f}) against {row['peer']}")
+    report(rows)
 
 
 if __name__ == "__main__":

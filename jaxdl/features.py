@@ -4,6 +4,7 @@ Where only the head learns, everything before it gives the same numbers in every
 augmented view of the images, in memory or into a file that is found again by what it was made of.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -31,7 +32,7 @@ def extract(
     variables: Mapping[str, Any],
     source: Source,
     *,
-    views: int = 1,
+    views: int = 0,
     augment: Augmentation | None = None,
     normalize: Normalize | None = None,
     seed: int = 0,
@@ -44,15 +45,15 @@ def extract(
     Args:
       model: one of this library's, with or without its head.
       variables: of the model.
-      views: how often each example is seen.
-      augment: `(key, images) -> images`, drawn anew for each view; None for the images as they are.
+      views: how many augmented views of each example to add to the example itself.
+      augment: `(key, images) -> images`, drawn anew for each view.
       normalize: from pixels to the model's input.
       seed: of the augmentation.
       folder: keep the features there, in a file named by a digest of the weights, the data, the preprocessing, the
         augmentation and the seed, and read them back where that file exists. None: memory only.
 
     Returns:
-      float32 `[views,N,F]`, memory-mapped where they are kept.
+      float32 `[1+views,N,F]`, memory-mapped where they are kept.
 
     Raises:
       InputError: features are to be kept, and `augment` or `normalize` is a function that cannot be told from another;
@@ -62,33 +63,33 @@ def extract(
     variables = {**variables, "params": {k: v for k, v in variables["params"].items() if not k.startswith("head")}}
     path = None
     if folder is not None:
-        recipe = {"views": views, "augment": _plain(augment), "normalize": _plain(normalize), "seed": seed}
-        recipe |= {"batch": batch_size} if augment else {}  # the keys of the augmentation go by batches
+        recipe = {"views": views, "normalize": _plain(normalize)}
+        if views:  # the keys of the augmentation go by batches
+            recipe |= {"augment": _plain(augment), "seed": seed, "batch_size": batch_size}
         path = Path(folder) / f"{_digest(trunk, variables, source, recipe)}.npy"
         if path.exists():
             return _mapped(path)
     forward = train.make_predict_step(trunk, normalize=normalize)
 
-    def step(variables: Any, batch: Any, key: jax.Array) -> jax.Array:
-        if augment is not None:
-            batch = {**batch, "image": augment(key, batch["image"])}
-        return forward(variables, batch)
+    def augmented(variables: Any, batch: Any, key: jax.Array) -> jax.Array:
+        return forward(variables, batch if augment is None else {**batch, "image": augment(key, batch["image"])})
 
-    compiled = jax.jit(step)
+    plain, compiled = jax.jit(forward), jax.jit(augmented)
     variables = jax.device_put(variables) if mesh is None else parallel.replicate(mesh, variables)
     key = jax.random.key(seed)
-    width = jax.eval_shape(step, variables, source.take(np.arange(1)), key).shape[-1]
-    shape = (views, len(source), width)
+    width = jax.eval_shape(forward, variables, source.take(np.arange(1))).shape[-1]
+    shape = (1 + views, len(source), width)
 
     def rows() -> Iterator[np.ndarray]:
         waiting: deque[tuple[jax.Array, int]] = deque()  # the device works on a batch while the host makes the next
-        for view in range(views):
+        for view in range(1 + views):
             for n, batch in enumerate(batches(source, batch_size, multiple=1 if mesh is None else mesh.size)):
                 real = int(batch["weight"].sum())
                 batch = {name: batch[name] for name in ("image", "features") if name in batch}
                 batch = batch if mesh is None else parallel.shard_batch(mesh, batch)
                 drawn = jax.random.fold_in(jax.random.fold_in(key, view), n)
-                waiting.append((compiled(variables, batch, drawn), real))
+                out = compiled(variables, batch, drawn) if view else plain(variables, batch)
+                waiting.append((out, real))
                 while len(waiting) > 1:
                     features, count = waiting.popleft()
                     yield np.asarray(features)[:count]
@@ -113,7 +114,8 @@ def extract(
     except OSError as error:
         raise InputError(f"cannot keep the features in {folder}: {error.strerror or error}") from None
     finally:
-        draft.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            draft.unlink()
     return _mapped(path)
 
 
@@ -172,8 +174,8 @@ def prepare(
     normalize: Normalize | None = None,
     **options: Any,
 ) -> Stage:
-    """What a phase runs on: the features, computed here, where it has `views` (one, without augmentation), and the
-    network and the data where it has none.
+    """What a phase runs on: the features, computed here, where it has `views` (none but the images themselves, without
+    augmentation); else the network and the data.
 
     Args:
       **options: of `extract`.
@@ -185,12 +187,12 @@ def prepare(
     if phase.views is None:
         return Stage(model, variables, mask, (train_data,), validation, augment, normalize)
 
-    def features(source: Source, views: int, augment: Augmentation | None) -> tuple[Source, ...]:
+    def features(source: Source, views: int) -> tuple[Source, ...]:
         kept = extract(model, variables, source, views=views, augment=augment, normalize=normalize, **options)
         return tuple(Arrays(view, source.labels, source.classes) for view in kept)
 
-    sources = features(train_data, phase.views if augment else 1, augment)
-    held = None if validation is None else features(validation, 1, None)[0]
+    sources = features(train_data, 0 if augment is None else phase.views)
+    held = None if validation is None else features(validation, 0)[0]
     head = {name: tree for name, tree in params.items() if name.startswith("head")}
     trunk = {**variables, "params": {name: tree for name, tree in params.items() if name not in head}}
     mask = {name: mask[name] for name in head}
@@ -225,5 +227,5 @@ def _digest(trunk: Any, variables: Mapping[str, Any], source: Source, recipe: Ma
 def _mapped(path: Path) -> np.ndarray:
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{path} is damaged ({error}); remove it, and it is made again") from None

@@ -38,8 +38,9 @@ class Phase:
     ema: float | None = None
     """Share of the old value in a moving average of the trainable parameters, which evaluation then uses."""
     views: int | None = None
-    """Where the head alone is trained: the features of this many augmented views of each image are computed once, and
-    epoch n trains on view n modulo that. None: the whole network runs in every step, on images augmented anew."""
+    """Where the head alone is trained: the features of the images, and of this many augmented views of each, are
+    computed once, and the epochs go round them. None: the whole network runs in every step, on images augmented anew.
+    """
 
     def __post_init__(self) -> None:
         if isinstance(self.trainable, str) or not self.trainable:
@@ -55,8 +56,8 @@ class Phase:
                 raise InputError(f"phase {self.name!r}: the factor of {pattern!r} must be above 0, got {factor}")
         if self.ema is not None and not 0 <= self.ema < 1:
             raise InputError(f"phase {self.name!r}: ema is a share, from 0 up to 1, got {self.ema}")
-        if self.views is not None and self.views < 1:
-            raise InputError(f"phase {self.name!r}: views must be at least 1, got {self.views}")
+        if self.views is not None and self.views < 0:
+            raise InputError(f"phase {self.name!r}: views cannot be negative, got {self.views}")
 
 
 def make_schedule(phase: Phase, steps: int) -> optax.Schedule:

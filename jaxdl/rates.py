@@ -1,6 +1,6 @@
 """Which learning rate: a sweep over all of them in one training, or many trainings of the head at once."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -118,14 +118,31 @@ def grid(
     data = {"features": np.stack([part["features"] for part in taken]), "label": taken[0]["label"]}
     held = stage.validation.take(np.arange(len(stage.validation)))
     held["weight"] = np.ones(len(stage.validation), np.float32)
-    shape = optim.make_schedule(replace(phase, learning_rate=1.0), len(rows))
+    trained = jax.jit(jax.vmap(make_training(stage, phase, len(rows), loss, seed), in_axes=(0, *(None,) * 5)))
+    sums = jax.device_get(trained(jnp.asarray(rates, jnp.float32), data, held, rows, weights, views))
+    found, accuracies = (sums[name][0] / sums[name][1] for name in ("loss", "accuracy"))
+    if not np.isfinite(found).any():
+        raise InputError("the loss is no number at any of the rates: check the data, or try lower ones")
+    return Found(np.asarray(rates, np.float32), found, float(rates[int(np.nanargmin(found))]), accuracies)
 
-    def train_at(rate: Array, data: Any, held: Any, rows: Array, weights: Array, views: Array) -> Any:
+
+def make_training(
+    stage: Stage, phase: Phase, steps: int, loss: Loss = cross_entropy, seed: int = 0
+) -> Callable[..., dict[str, Any]]:
+    """A whole training of a head as one pure function of its learning rate, for `jit` and `vmap`.
+
+    Returns:
+      `(rate, data, held, rows, weights, views) -> sums` of the loss and accuracy on `held`, a batch. The data are
+      `{"features": [V,N,F], "label": [N]}`; step n takes `rows[n]`, with `weights[n]`, `[B]`, of view `views[n]`.
+    """
+    shape = optim.make_schedule(replace(phase, learning_rate=1.0), steps)
+    evaluate = train.make_eval_step(stage.model, loss=loss)
+
+    def training(rate: Array, data: Any, held: Any, rows: Array, weights: Array, views: Array) -> dict[str, Any]:
         optimizer = optim.make_optimizer(phase, lambda n: rate * shape(n))
         step = _step(stage, phase, optimizer, loss)
-        state = train.init_state(
-            stage.variables, optimizer, jax.random.key(seed), stage.mask, average=phase.ema is not None
-        )
+        key, average = jax.random.key(seed), phase.ema is not None
+        state = train.init_state(stage.variables, optimizer, key, stage.mask, average)
 
         def body(state: train.TrainState, each: tuple[Array, Array, Array]) -> tuple[train.TrainState, None]:
             row, weight, view = each
@@ -133,14 +150,9 @@ def grid(
             return step(state, batch)[0], None
 
         state, _ = lax.scan(body, state, (rows, weights, views))
-        return train.make_eval_step(stage.model, loss=loss)(state.variables, held)
+        return evaluate(state.variables, held)
 
-    trained = jax.jit(jax.vmap(train_at, in_axes=(0, *(None,) * 5)))
-    sums = jax.device_get(trained(jnp.asarray(rates, jnp.float32), data, held, rows, weights, views))
-    found, accuracies = (sums[name][0] / sums[name][1] for name in ("loss", "accuracy"))
-    if not np.isfinite(found).any():
-        raise InputError("the loss is no number at any of the rates: check the data, or try lower ones")
-    return Found(np.asarray(rates, np.float32), found, float(rates[int(np.nanargmin(found))]), accuracies)
+    return training
 
 
 def _step(stage: Stage, phase: Phase, optimizer: Any, loss: Loss) -> train.TrainStep:

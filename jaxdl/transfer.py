@@ -252,9 +252,9 @@ class Recipe:
     """Unfreeze this many layers instead, counted as Keras counts them."""
     head_epochs: int = 5
     """Epochs in which the head alone is trained."""
-    views: int | None = 2
-    """In those, compute the features of this many augmented views of each image once, and train on them. None: compute
-    those of new ones in every epoch."""
+    views: int | None = 0
+    """Augmented views of each image, besides itself, whose features are computed once for those epochs. None: the
+    network runs in each of them, on images augmented anew."""
     epochs: int = 12
     """Epochs of every phase of fine-tuning after that. 0: feature extraction."""
     learning_rate: float = 5e-3

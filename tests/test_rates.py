@@ -1,0 +1,78 @@
+"""Learning rates: the sweep is a training, the grid is many trainings."""
+
+import jax
+import numpy as np
+import pytest
+from conftest import fill
+
+import jaxdl
+from jaxdl import data, features, models, rates
+from jaxdl.errors import InputError
+from jaxdl.optim import Phase
+
+MODEL = models.create("cnn", 3, filters=(4,), hidden=(5,), dropout=0.3)
+VARIABLES = fill(MODEL, (8, 8, 1))
+HEAD = Phase(3, 0.05, trainable=("head",), views=2)
+PIXELS = data.Preprocessing(8, mean=(10.0,), std=(99.0,))
+SHARED = {"normalize": PIXELS.normalize, "batch_size": 8}
+
+
+def pictures(n=21, seed=0):
+    draw = np.random.default_rng(seed)
+    labels = np.arange(n) % 3
+    return data.from_arrays((labels[:, None, None] * 70 + draw.integers(0, 99, (n, 8, 8))).astype(np.uint8), labels)
+
+
+def prepared(phase=HEAD, validation=True):
+    held = pictures(10, 1) if validation else None
+    return features.prepare(MODEL, VARIABLES, phase, pictures(), held, **SHARED)
+
+
+def test_each_of_a_grid_is_the_training_that_fit_does():
+    chosen = [1e-3, 0.05, 0.5]
+    found = rates.grid(prepared(), HEAD, chosen, batch_size=8)
+    for rate, loss, accuracy in zip(chosen, found.losses, found.accuracies, strict=True):
+        phase = Phase(3, rate, trainable=("head",), views=2)
+        options = {"variables": VARIABLES, "phases": phase, "progress": False, **SHARED}
+        row = jaxdl.fit(MODEL, pictures(), pictures(10, 1), **options).history[-1]
+        assert (loss, accuracy) == pytest.approx((row["val_loss"], row["val_accuracy"]), rel=1e-4)
+    assert found.suggestion == chosen[int(np.argmin(found.losses))]
+
+
+@pytest.mark.parametrize("phase", [HEAD, Phase(3, 0.05)])
+def test_a_sweep_falls_and_then_diverges(phase):
+    found = rates.sweep(prepared(phase), phase, low=1e-5, high=1e4, steps=60, batch_size=8)
+    assert found.rates[0] == pytest.approx(1e-5)
+    assert found.rates[-1] == pytest.approx(1e4)
+    np.testing.assert_allclose(np.diff(np.log(found.rates)), np.log(1e9) / 59, rtol=1e-3)
+    best = found.rates[np.nanargmin(found.losses)]
+    assert 1e-5 <= found.suggestion <= best
+    assert np.isnan(found.losses[-1])
+
+
+def test_the_first_steps_of_a_sweep_are_those_of_training():
+    stage = prepared(Phase(1, 0.1))
+    found = rates.sweep(stage, Phase(1, 0.1, clip_norm=None), low=1e-9, high=1e-8, steps=10, batch_size=21)
+    logits = jaxdl.predict(MODEL, VARIABLES, pictures(), normalize=PIXELS.normalize)
+    assert np.isfinite(found.losses).all()
+    assert found.losses.std() < 0.2  # dropout alone
+    p = jax.nn.log_softmax(logits)
+    assert found.losses[-1] == pytest.approx(float(-p[np.arange(21), pictures().labels].mean()), rel=0.2)
+
+
+def test_impossible_searches():
+    for options, reason in (({"low": 0.0}, "above 0"), ({"low": 2.0}, "rise"), ({"steps": 5}, "at least 10 steps")):
+        with pytest.raises(InputError, match=reason):
+            rates.sweep(prepared(), HEAD, **options)
+    for chosen in ([], [0.0, 1.0]):
+        with pytest.raises(InputError, match="above 0"):
+            rates.grid(prepared(), HEAD, chosen)
+    with pytest.raises(InputError, match="validation"):
+        rates.grid(prepared(validation=False), HEAD, [0.1])
+    broken = {**VARIABLES, "params": {**VARIABLES["params"], "head": {"kernel": np.full((5, 3), np.nan, np.float32)}}}
+    broken["params"]["head"]["bias"] = np.zeros(3, np.float32)
+    stage = features.prepare(MODEL, broken, HEAD, pictures(), pictures(9), **SHARED)
+    with pytest.raises(InputError, match="no number"):
+        rates.sweep(stage, HEAD, batch_size=8)
+    with pytest.raises(InputError, match="no number at any"):
+        rates.grid(stage, HEAD, [0.1, 0.2], batch_size=8)
