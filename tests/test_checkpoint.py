@@ -34,6 +34,19 @@ def test_the_whole_state_comes_back_bit_for_bit_and_training_goes_on(tmp_path):
     chex.assert_trees_all_equal(arrays(STEP(restored, BATCH)[0]), arrays(STEP(saved, BATCH)[0]))
 
 
+def test_averages_are_saved_and_are_what_is_predicted_with(tmp_path):
+    mask = {"dense_0": {"kernel": False, "bias": False}, "head": {"kernel": True, "bias": True}}
+    new = train.init_state(fill(MODEL, (5,)), OPTIMIZER, jax.random.key(0), mask, average=True)
+    saved, _ = jax.jit(train.make_train_step(MODEL, OPTIMIZER, trainable=mask, ema=0.5))(new, BATCH)
+    checkpoint.save(tmp_path, saved)
+    chex.assert_trees_all_equal(checkpoint.restore(tmp_path, new).average, saved.average)
+    variables = checkpoint.restore_variables(tmp_path, {"params": saved.params})
+    chex.assert_trees_all_equal(variables, saved.variables)
+    assert not np.array_equal(variables["params"]["head"]["bias"], saved.params["head"]["bias"])
+    with pytest.raises(InputError, match="it has average as well"):
+        checkpoint.restore(tmp_path, train.init_state(fill(MODEL, (5,)), OPTIMIZER, jax.random.key(0), mask))
+
+
 def test_statistics_and_variables_alone_come_back(tmp_path):
     variables = {"params": {"a": np.ones(3, np.float32)}, "batch_stats": {"mean": np.arange(3, dtype=np.float32)}}
     checkpoint.save(tmp_path, train.init_state(variables, optax.sgd(0.1), jax.random.key(0)))

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jax.test_util import check_grads
 from scipy.special import softmax
-from sklearn.metrics import log_loss
+from sklearn.metrics import log_loss, mean_squared_error
 
 from jaxdl import losses
 from jaxdl.errors import InputError
@@ -57,3 +57,21 @@ def test_large_logits_stay_finite():
     logits, labels = np.array([[1e4, -1e4]], np.float32), np.array([1])
     assert np.isfinite(losses.cross_entropy(logits, labels)).all()
     assert np.isfinite(losses.binary_cross_entropy(logits[:, :1], labels)).all()
+
+
+@given(st.integers(1, 9), st.integers(1, 4), st.integers(0, 99))
+def test_squared_error_is_scikit_learns(n, k, seed):
+    outputs, targets = np.random.default_rng(seed).normal(size=(2, n, k)).astype(np.float32)
+    np.testing.assert_allclose(
+        losses.squared_error(outputs, targets).mean(), mean_squared_error(targets, outputs), rtol=1e-5
+    )
+    flat = losses.squared_error(outputs[:, :1], targets[:, 0])
+    np.testing.assert_allclose(flat, (outputs[:, 0] - targets[:, 0]) ** 2, rtol=1e-5)
+
+
+def test_the_losses_of_several_heads_add_up():
+    logits, labels = example(4, 3, 0)
+    outputs, targets = {"kind": logits, "size": logits[:, :1]}, {"kind": labels, "size": np.arange(4.0)}
+    both = losses.combine({"kind": losses.cross_entropy, "size": losses.squared_error})(outputs, targets)
+    expected = losses.cross_entropy(logits, labels) + losses.squared_error(logits[:, :1], np.arange(4.0))
+    np.testing.assert_allclose(both, expected, rtol=1e-6)

@@ -46,3 +46,11 @@ def test_parts_add_up_to_the_whole(n, data):
 
 def test_nothing_counted_is_not_a_number():
     assert np.isnan(metrics.accuracy.compute((np.zeros(()), np.zeros(()))))
+
+
+def test_a_metric_of_one_of_several_heads():
+    outputs, labels, weights = example(9, 3, 0)
+    alone = metrics.accuracy.update(outputs, labels, weights)
+    of = metrics.of("kind", metrics.accuracy)
+    among = of.update({"kind": outputs, "size": outputs[:, :1]}, {"kind": labels, "size": weights}, weights)
+    assert of.compute(among) == metrics.accuracy.compute(alone)

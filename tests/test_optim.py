@@ -48,6 +48,15 @@ def test_both_optimizers_find_the_bottom_of_a_bowl(optimizer):
     assert jnp.abs(params["kernel"]).max() < 0.05
 
 
+def test_factors_scale_the_steps_of_what_they_name():
+    phase = Phase(1, 0.1, warmup=0, weight_decay=0, factors=(("stem", 0.1), ("s*", 0.5)))
+    params = {name: {"kernel": jnp.ones((2, 2))} for name in ("stem", "side", "head")}
+    rule = optim.make_optimizer(phase, optim.make_schedule(phase, 10))
+    updates, _ = rule.update(params, rule.init(params), params)
+    steps = {name: float(-tree["kernel"][0, 0]) for name, tree in updates.items()}
+    assert steps == pytest.approx({"stem": 0.01, "side": 0.05, "head": 0.1}, rel=1e-4)
+
+
 def test_clipping_bounds_the_step():
     phase = Phase(1, 1.0, optimizer="sgd", warmup=0, weight_decay=0, clip_norm=1.0)
     rule = optim.make_optimizer(phase, optim.make_schedule(phase, 10))
@@ -58,7 +67,15 @@ def test_clipping_bounds_the_step():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"epochs": 0}, {"learning_rate": 0.0}, {"learning_rate": float("nan")}, {"warmup": 2}, {"trainable": "head"}],
+    [
+        {"epochs": 0},
+        {"learning_rate": 0.0},
+        {"learning_rate": float("nan")},
+        {"warmup": 2},
+        {"trainable": "head"},
+        {"factors": (("head", 0.0),)},
+        {"ema": 1.0},
+    ],
 )
 def test_impossible_phases(wrong):
     with pytest.raises(InputError, match="phase 'train'"):

@@ -1,4 +1,4 @@
-"""The same step on one device, under jit over eight, and under pmap over eight."""
+"""The same step on one device, as a scan, under jit over eight, and under pmap over eight."""
 
 import subprocess
 import sys
@@ -10,10 +10,13 @@ import optax
 import pytest
 from conftest import fill
 from flax import linen as nn
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from jaxdl import parallel, train, trees
 
-OPTIMIZER = optax.sgd(0.1, momentum=0.9)
+OPTIMIZER = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1, momentum=0.9), optax.add_decayed_weights(-1e-3))
+MODULES = ("stem", "stem_bn", "head")
 
 
 class Net(nn.Module):
@@ -38,12 +41,15 @@ def batches(count=3, size=16):
         }
 
 
-@pytest.mark.parametrize("frozen", [False, True])
-def test_jit_over_a_mesh_and_pmap_equal_one_device(frozen):
+@settings(max_examples=4)
+@given(trained=st.sets(st.sampled_from(MODULES), min_size=1))
+@example(trained=set(MODULES))
+def test_scan_jit_over_a_mesh_and_pmap_equal_one_device(trained):
     assert jax.device_count() == 8
     model = Net()
     variables = fill(model, (6, 6, 3))
-    mask = trees.mask(variables["params"], ["head"]) if frozen else None
+    mask = trees.mask(variables["params"], sorted(trained))
+    options = {"trainable": mask, "ema": 0.5}
 
     def final(run, state, place=lambda batch: batch):
         total = None
@@ -52,26 +58,30 @@ def test_jit_over_a_mesh_and_pmap_equal_one_device(frozen):
             total = sums if total is None else jax.tree.map(np.add, total, sums)
         return state, total
 
-    step = train.make_train_step(model, OPTIMIZER, trainable=mask)
-    state = train.init_state(variables, OPTIMIZER, jax.random.key(0), mask)
+    step = train.make_train_step(model, OPTIMIZER, **options)
+    state = train.init_state(variables, OPTIMIZER, jax.random.key(0), mask, average=True)
     one, sums = final(jax.jit(step), state)
+
+    data = jax.tree.map(lambda *parts: np.concatenate(parts), *batches())
+    weights, rows = data.pop("weight").reshape(3, -1), np.arange(48).reshape(3, -1)
+    scanned, sums_s = jax.device_get(jax.jit(train.make_epoch(step))(state, data, rows, weights))
 
     mesh = parallel.make_mesh()
     placed = parallel.replicate(mesh, state)
     eight, sums_8 = final(jax.jit(step), placed, lambda batch: parallel.shard_batch(mesh, batch))
 
-    mapped = train.make_train_step(model, OPTIMIZER, trainable=mask, axis_name=parallel.AXIS)
+    mapped = train.make_train_step(model, OPTIMIZER, **options, axis_name=parallel.AXIS)
     run = parallel.pmap_step(mapped, jax.devices())
     stacked, sums_p = final(run, parallel.stack(state, 8))
     pmapped = parallel.unstack(stacked)
 
-    for other, other_sums in ((eight, sums_8), (pmapped, sums_p)):
-        chex.assert_trees_all_close(other.params, one.params, rtol=1e-4, atol=1e-5)
-        chex.assert_trees_all_close(other.model_state, one.model_state, rtol=1e-4, atol=1e-5)
-        chex.assert_trees_all_close(other.opt_state, one.opt_state, rtol=1e-4, atol=1e-5)
+    for other, other_sums in ((scanned, sums_s), (eight, sums_8), (pmapped, sums_p)):
+        for part in ("params", "model_state", "opt_state", "average"):
+            chex.assert_trees_all_close(getattr(other, part), getattr(one, part), rtol=1e-3, atol=1e-5)
         chex.assert_trees_all_close(other_sums, sums, rtol=1e-4)
-    assert (one.params["head"]["kernel"] != variables["params"]["head"]["kernel"]).all()
-    assert np.array_equal(one.params["stem"]["kernel"], variables["params"]["stem"]["kernel"]) == frozen
+    for name in MODULES:
+        same = jax.tree.map(np.array_equal, one.params[name], variables["params"][name])
+        assert not any(jax.tree.leaves(same)) if name in trained else all(jax.tree.leaves(same))
 
 
 def test_a_mesh_of_some_devices_divides_the_batch():

@@ -62,22 +62,55 @@ def run(step, state, batches):
 masks = st.fixed_dictionaries({name: st.booleans() for name in VARIABLES["params"]}).filter(lambda m: any(m.values()))
 
 
+def masked(chosen):
+    params = VARIABLES["params"]
+    return {name: jax.tree.map(lambda _, on=chosen[name]: on, module) for name, module in params.items()}
+
+
+ADAMW = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(0.1, weight_decay=0.1))
+
+
 @settings(max_examples=6)
 @given(chosen=masks)
 def test_frozen_leaves_keep_every_bit(chosen):
-    mask = {name: jax.tree.map(lambda _, on=chosen[name]: on, module) for name, module in VARIABLES["params"].items()}
-    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(0.1, weight_decay=0.1))
-    state = train.init_state(VARIABLES, optimizer, jax.random.key(0), mask)
-    step = train.make_train_step(MODEL, optimizer, trainable=mask, normalize=normalize)
+    mask = masked(chosen)
+    state = train.init_state(VARIABLES, ADAMW, jax.random.key(0), mask, average=True)
+    step = train.make_train_step(MODEL, ADAMW, trainable=mask, ema=0.5, normalize=normalize)
     after, _ = run(step, state, [batch(seed=n) for n in range(3)])
-    for path, leaf in trees.paths(after.params).items():
-        same = np.array_equal(leaf, trees.paths(VARIABLES["params"])[path])
-        assert same != chosen[path.split("/")[0]], path
+    before = trees.paths(VARIABLES["params"])
+    for kept in (after.params, after.variables["params"]):
+        for path, leaf in trees.paths(kept).items():
+            assert np.array_equal(leaf, before[path]) != chosen[path.split("/")[0]], path
     for path, leaf in trees.paths(after.model_state["batch_stats"]).items():
         same = np.array_equal(leaf, trees.paths(VARIABLES["batch_stats"])[path])
         assert same == (not chosen[path.split("/")[0]]), path
-    moments = [leaf for leaf in jax.tree.leaves(after.opt_state) if leaf.ndim]
-    assert sum(leaf.size for leaf in moments) == 2 * trees.count(trees.split(VARIABLES["params"], mask)[0])
+    moving = trees.split(VARIABLES["params"], mask)[0]
+    assert trees.paths(after.average).keys() == trees.paths(moving).keys()
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(moving))
+    assert sum(leaf.nbytes for leaf in jax.tree.leaves(after.opt_state) if leaf.ndim) == 2 * size
+
+
+def test_what_is_frozen_costs_no_gradient():
+    def flops(mask):
+        state = train.init_state(VARIABLES, ADAMW, jax.random.key(0), mask)
+        step = train.make_train_step(MODEL, ADAMW, trainable=mask, normalize=normalize)
+        return jax.jit(step).lower(state, batch()).compile().cost_analysis()["flops"]
+
+    names = VARIABLES["params"]
+    everything, late, head = (
+        flops(masked({name: name in on for name in names})) for on in (names, ("top", "head"), ("head",))
+    )
+    assert head <= late < 0.6 * everything
+
+
+def test_the_average_is_that_of_the_parameters():
+    state = train.init_state(VARIABLES, optax.sgd(0.1), jax.random.key(0), average=True)
+    step = train.make_train_step(MODEL, optax.sgd(0.1), ema=0.75, normalize=normalize)
+    expected = VARIABLES["params"]
+    for n in range(3):
+        state, _ = run(step, state, [batch(seed=n)])
+        expected = jax.tree.map(lambda old, new: 0.75 * old + 0.25 * np.asarray(new), expected, state.params)
+    chex.assert_trees_all_close(state.variables["params"], expected, rtol=1e-5, atol=1e-6)
 
 
 def test_frozen_statistics_do_not_move_under_trained_scales(key):
@@ -170,3 +203,5 @@ def test_the_state_is_a_copy_and_knows_its_mask(key):
     chex.assert_trees_all_equal(before, VARIABLES)
     with pytest.raises(InputError, match="another tree"):
         train.init_state(VARIABLES, optax.sgd(0.1), key, {"head": True})
+    with pytest.raises(InputError, match="nothing is trainable"):
+        train.init_state(VARIABLES, optax.sgd(0.1), key, jax.tree.map(lambda _: False, VARIABLES["params"]))
