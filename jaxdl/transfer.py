@@ -257,13 +257,13 @@ class Recipe:
     network runs in each of them, on images augmented anew."""
     epochs: int = 12
     """Epochs of every phase of fine-tuning after that. 0: feature extraction."""
-    learning_rate: float = 5e-3
+    learning_rate: float = 4e-3
     """Of the head; fine-tuning has a tenth of it."""
     layer_decay: float = 1.0
     """In fine-tuning, factor of the learning rate from each stage to the one before it."""
     batch_stats: models.BatchStats = "frozen"
     """In fine-tuning, whether batch normalisation goes by its running averages, or by the batch and updates them."""
-    ema: float | None = None
+    ema: float | None = 0.99
     """In fine-tuning, share of the old value in a moving average of the parameters, which is what is kept."""
     dropout: float | None = None
     """Ahead of the head; None for the network's own."""

@@ -64,6 +64,17 @@ def test_fine_tune_evaluate_predict_show(photos):
     assert any(line.startswith("stem/kernel") for line in frozen)
     assert not any(line.startswith("head") for line in frozen)
 
+    plan = jaxdl("plan", "run", "--last", 1, "--classes", 4, cwd=photos)
+    assert plan.count("parameters: 5,124 trainable") == 2  # the last layer of all has no parameters
+    found = json.loads(
+        jaxdl("lr-find", "photos", "--model", "run", "--grid", 3, "--cache", "kept", "--json", cwd=photos)
+    )
+    assert found["suggestion"] in np.geomspace(1e-4, 0.1, 3)
+    assert len(found["accuracies"]) == 3
+    assert "suggested learning rate of the phase 'head'" in jaxdl("lr-find", "photos", "--cache", "kept", cwd=photos)
+    assert len(list((photos / "kept").iterdir())) == 4  # of two networks, the training and the validation images
+    assert (photos / "lr-find.png").stat().st_size > 9000
+
 
 @pytest.mark.slow
 def test_train_from_scratch_on_one_folder_that_it_splits(photos):
@@ -75,6 +86,32 @@ def test_train_from_scratch_on_one_folder_that_it_splits(photos):
     assert (figures["count"], figures["split"]) == (6, "test")
     figures = json.loads(jaxdl("evaluate", "scratch", "photos/test", "--json", cwd=photos))
     assert (figures["count"], figures["split"]) == (18, "all")
+
+
+def test_classify_names_what_is_on_a_photograph(tmp_path, capsys):
+    Image.fromarray(skimage.data.coffee()).save(tmp_path / "coffee.jpg")
+    cli.main(["classify", str(tmp_path / "coffee.jpg"), "--json"])
+    (answer,) = json.loads(capsys.readouterr().out)
+    assert answer["label"] == "espresso"
+    assert len(answer["top"]) == 5
+    cli.main(["classify", str(tmp_path / "coffee.jpg")])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 6
+    assert lines[1].endswith("espresso")
+
+
+def test_weights_that_fit_in_part(photos, capsys, monkeypatch):
+    monkeypatch.chdir(photos)
+    common = ["train", "photos", "--size", "16", "--epochs", "1", "--seed", "1"]
+    cli.main([*common, "--out", "first"])
+    cli.main([*common, "--out", "second", "--weights", "first", "--strict"])
+    assert "6 arrays loaded, 0 left fresh, 0 ignored" in capsys.readouterr().err
+    config = json.loads((photos / "second" / "config.json").read_text())
+    assert config["model"]["from"] == "first"
+    with pytest.raises(SystemExit):
+        cli.main([*common, "--out", "third", "--model", "cnn", "--weights", "first"])
+    assert "none of the given weights fits" in capsys.readouterr().err
+    assert not (photos / "third").exists()
 
 
 def test_models_lists_every_network(capsys):
@@ -116,6 +153,21 @@ PROGRESS = ("3 classes; images:", "train:")  # what may be said before the mista
         ("evaluate photos photos", "not a run directory"),
         ("predict photos a.png", "not a run directory"),
         ("show nowhere", "not a run directory"),
+        ("classify", "at least one image"),
+        ("classify nothing.jpg", "no such image"),
+        ("classify photos/test/brick/0.png --model efficientnet_lite9", "the nearest: efficientnet_lite"),
+        ("plan efficientnet_b0 --last 999", "there are 237 layers"),
+        ("plan efficientnet_b0 --start block_5", "the nearest: blocks_5"),
+        ("plan efficientnet_b9", "efficientnet_b9"),
+        ("fine-tune photos --last -1", "layers"),
+        ("fine-tune photos --views -1", "views"),
+        ("fine-tune photos --ema 2", "ema"),
+        ("fine-tune photos --model photos", "not a run directory"),
+        ("fine-tune photos --cache photos/train/brick/0.png --out new", "cannot keep the features"),
+        ("lr-find photos --grid -1", "--grid"),
+        ("lr-find nowhere", "there is no folder nowhere"),
+        ("train photos --size 16 --out new --weights nowhere.pth", "nowhere.pth"),
+        ("train photos --size 16 --learning-rate 1e30 --epochs 2 --out new", "the loss became"),
     ],
 )
 def test_mistakes_get_one_line_and_exit_code_2(arguments, reason, photos, capsys, monkeypatch):

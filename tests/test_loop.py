@@ -9,6 +9,7 @@ import jaxdl
 from jaxdl import data, losses, metrics, models, parallel
 from jaxdl.errors import InputError
 from jaxdl.optim import Phase
+from jaxdl.transfer import Recipe
 
 
 def blobs(n=40, seed=0, classes=3):
@@ -73,7 +74,7 @@ def test_a_resident_epoch_equals_streamed_steps(monkeypatch):
     model = models.create("dense", 3, hidden=(4,))
     variables = fill(model, (2,))
     resident = jaxdl.fit(model, blobs(), variables=variables, phases=Phase(2, 0.1), batch_size=16, progress=False)
-    monkeypatch.setattr("jaxdl.loop._resident", lambda source, variables: None)
+    monkeypatch.setattr("jaxdl.loop._resident", lambda source, variables: False)
     streamed = jaxdl.fit(model, blobs(), variables=variables, phases=Phase(2, 0.1), batch_size=16, progress=False)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), resident.variables, streamed.variables
@@ -142,7 +143,7 @@ def test_what_cannot_be_trained():
         jaxdl.fit(model, blobs(), phases=Phase(1, 0.1, trainable=("haed",)))
     with pytest.raises(InputError, match="do not belong to this model"):
         jaxdl.fit(model, blobs(), phases=Phase(1, 0.1), variables=fill(models.create("dense", 4), (2,)))
-    with pytest.raises(InputError, match="the loss became .* lower learning rate"):
+    with pytest.raises(InputError, match="the loss became .* try a lower one"):
         jaxdl.fit(model, blobs(), phases=Phase(9, 1e30, optimizer="sgd", clip_norm=None, warmup=0), progress=False)
     with pytest.raises(InputError, match="batch_size"):
         jaxdl.fit(model, blobs(), phases=Phase(1, 0.1), batch_size=0)
@@ -152,3 +153,107 @@ def test_what_cannot_be_trained():
         jaxdl.fit(models.create("neuron", 1), blobs(classes=2), phases=Phase(1, 0.1))
     with pytest.raises(InputError, match="no phase"):
         jaxdl.fit(model, blobs(), phases=())
+
+
+def test_a_phase_begins_with_the_best_of_the_one_before():
+    model = models.create("dense", 3, hidden=(4,))
+    variables = fill(model, (2,))
+    # So fast that it gets worse again.
+    phases = [Phase(6, 3.0, name="head", trainable=("head",), schedule="constant"), Phase(1, 1e-9, name="rest")]
+    seen = []
+    fit = {"variables": variables, "phases": phases, "progress": False}
+    jaxdl.fit(model, blobs(), blobs(20, 1), callbacks=(seen.append,), **fit)
+    head, after = seen[:6], seen[6]
+    best = min(head, key=lambda event: event.metrics["val_loss"])
+    assert best is not head[-1]
+    assert after.metrics["val_loss"] == pytest.approx(best.metrics["val_loss"], rel=1e-4)
+    assert (after.epoch, after.metrics["step"]) == (7, 14)
+    # Without validation data there is no best.
+    seen.clear()
+    last = jaxdl.fit(model, blobs(), callbacks=(seen.append,), **fit)
+    kernels = [np.asarray(event.state.params["head"]["kernel"]) for event in seen[-1:]]
+    np.testing.assert_allclose(kernels[0], last.state.params["head"]["kernel"])
+
+
+def test_fine_tuning_is_one_call():
+    model = models.create("cnn", 7, filters=(4,), hidden=(5,))
+    variables = fill(model, (8, 8, 1))
+    recipe = Recipe(start="conv", head_epochs=3, epochs=2, learning_rate=0.1, ema=None)
+    options = {"normalize": normalize, "augment": None, "progress": False, "batch_size": 8}
+    seen = []
+    tuned = jaxdl.fine_tune(model, variables, pictures(99), pictures(9, 1), recipe, callbacks=[seen.append], **options)
+    assert [row["phase"] for row in tuned.history] == ["head"] * 3 + ["fine-tune"] * 2
+    assert [row["epoch"] for row in tuned.history] == [1, 2, 3, 4, 5]
+    assert tuned.model.num_classes == 2
+    conv = [
+        np.array_equal(e.state.params["conv_0_0"]["kernel"], variables["params"]["conv_0_0"]["kernel"]) for e in seen
+    ]
+    assert conv[2]
+    assert not conv[4]
+    assert jaxdl.evaluate(tuned.model, tuned.variables, pictures(20, 2), normalize=normalize)["accuracy"] > 0.9
+    assert variables["params"]["head"]["bias"].shape == (7,)
+    only = jaxdl.fine_tune(model, variables, pictures(), recipe=Recipe(epochs=0), **options)
+    assert {row["phase"] for row in only.history} == {"head"}
+
+
+def test_gradual_unfreezing_moves_more_with_every_phase():
+    model = models.create("dense", 3, hidden=(4, 4, 4))
+    variables = fill(model, (2,))
+    recipe = Recipe(
+        start=("dense_2", "dense_1", "dense_0"), head_epochs=1, epochs=1, layer_decay=0.5, learning_rate=0.1
+    )
+    moved = []
+
+    def watch(event):
+        old, new = variables["params"], event.state.params
+        moved.append(
+            {name for name in old if name != "head" and not np.array_equal(old[name]["kernel"], new[name]["kernel"])}
+        )
+
+    jaxdl.fine_tune(model, variables, blobs(), recipe=recipe, augment=None, callbacks=[watch], progress=False)
+    assert moved == [set(), {"dense_2"}, {"dense_2", "dense_1"}, {"dense_2", "dense_1", "dense_0"}]
+
+
+def test_numbers_are_learned_too():
+    draw = np.random.default_rng(0)
+    x = draw.normal(size=(60, 2)).astype(np.float32)
+    source = data.from_arrays(x, x @ np.array([2.0, -1.0]) + 0.5)
+    options = {"loss": losses.squared_error, "metrics": {"error": metrics.mean(losses.squared_error)}}
+    model = models.create("neuron", 1)
+    result = jaxdl.fit(model, source, phases=Phase(60, 0.1), progress=False, **options)
+    assert jaxdl.evaluate(model, result.variables, source, **options)["error"] < 0.01
+    np.testing.assert_allclose(result.variables["params"]["head"]["kernel"][:, 0], [2, -1], atol=0.1)
+    with pytest.raises(InputError, match="labels that are numbers"):
+        jaxdl.fit(model, source, phases=Phase(1, 0.1))
+
+
+def test_several_heads_are_trained_together():
+    x = np.asarray(blobs(80).inputs)
+    labels = {"corner": blobs(80).labels, "sum": x.sum(1)}
+    source = data.from_arrays(x, labels)
+    model = models.create("dense", {"corner": 3, "sum": 1}, hidden=(16,))
+    chosen = {"corner": losses.cross_entropy, "sum": losses.squared_error}
+    options = {"loss": losses.combine(chosen), "metrics": {"right": metrics.of("corner", metrics.accuracy)}}
+    options["metrics"]["error"] = metrics.of("sum", metrics.mean(losses.squared_error))
+    result = jaxdl.fit(model, source, source, phases=Phase(40, 0.03), progress=False, **options)
+    assert result.history[-1]["val_right"] > 0.9
+    assert result.history[-1]["val_error"] < 0.5
+    with pytest.raises(InputError, match="labels for each of them by name"):
+        jaxdl.fit(model, blobs(), phases=Phase(1, 0.1), **options)
+    with pytest.raises(InputError, match="needs a loss for them"):
+        jaxdl.fit(model, source, phases=Phase(1, 0.1))
+
+
+def test_a_loss_that_is_no_number_stops_at_its_step():
+    model = models.create("dense", 3)
+    inputs = np.asarray(blobs(40).inputs).copy()
+    inputs[17] = np.nan  # it is in one batch of five
+    rows = data.order(40, 8, seed=0, epoch=1)[0]
+    step = int(np.flatnonzero((rows == 17).any(1))[0]) + 1
+    source = data.from_arrays(inputs, blobs(40).labels)
+    phase = Phase(2, 0.1, schedule="constant", warmup=0)
+    for resident in (True, False):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("jaxdl.loop._resident", lambda *_, on=resident: on)
+            with pytest.raises(InputError, match=rf"became nan in step {step} \(epoch 1.*at the learning rate 0.1;"):
+                jaxdl.fit(model, source, phases=phase, batch_size=8, progress=False)

@@ -38,3 +38,13 @@ def test_errors_name_the_history(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(InputError, match=r"jaxdl\[plots\]"):
         report.curves({"one": ROWS})
+
+
+def test_the_suggested_rate_is_marked():
+    found = np.array([2.0, 1.0, np.nan])
+    figure = report.learning_rates(np.array([1e-4, 1e-3, 1e-2]), found, 3e-4)
+    (axis,) = figure.axes
+    np.testing.assert_array_equal(axis.lines[0].get_ydata(), found)
+    assert axis.get_xscale() == "log"
+    assert axis.lines[1].get_xdata()[0] == 3e-4
+    assert axis.get_legend().get_texts()[0].get_text() == "suggested: 3.0e-04"

@@ -57,13 +57,23 @@ def test_a_run_is_read_back_as_it_was(tmp_path):
     assert {"accuracy", "best_step", "device", "versions"} <= summary.keys()
 
 
+def test_a_run_is_a_source_of_weights(tmp_path):
+    with runs.create(tmp_path / "run", CONFIG) as run:
+        train(run, [0.5])
+    weights = runs.weights(run.path)
+    assert (weights.name, weights.num_classes, weights.classes) == ("dense", 3, ("a", "b", "c"))
+    assert weights.source.startswith("trained by jaxdl")
+    chex.assert_trees_all_equal(weights.variables, run.variables())
+
+
 def test_a_training_that_fails_at_once_leaves_nothing_behind(tmp_path):
     with pytest.raises(RuntimeError), runs.create(tmp_path / "run", CONFIG):
         raise RuntimeError
     assert not (tmp_path / "run").exists()
-    with pytest.raises(RuntimeError), runs.create(tmp_path / "run", CONFIG) as run:
+    with pytest.raises(RuntimeError) as failed, runs.create(tmp_path / "run", CONFIG) as run:
         train(run, [0.5])
         raise RuntimeError
+    assert failed.value.__notes__ == [f"{run.path} keeps what was trained up to step 1"]
     assert runs.load(tmp_path / "run").best_step() == 1
 
 

@@ -100,7 +100,7 @@ def test_folders_that_cannot_be_used(tmp_path):
         (np.zeros((3, 2)), [0, 1], "3 examples but 2 labels"),
         (np.zeros((0, 2)), np.zeros(0, int), "no examples"),
         (np.zeros(3), [0, 1, 2], r"inputs are \[N,F\]"),
-        (np.zeros((2, 2)), [0.5, 1.0], "labels are integers"),
+        (np.zeros((2, 2)), ["a", "b"], "labels are integers"),
         (np.zeros((2, 2)), [0, -1], "label -1 of example 1 is out of range"),
     ],
 )
@@ -113,3 +113,26 @@ def test_labels_have_classes():
     with pytest.raises(InputError, match="label 7 of example 1.*3 classes run from 0 to 2"):
         data.from_arrays(np.zeros((2, 2)), [0, 7], classes=("a", "b", "c"))
     assert data.from_arrays(np.zeros((2, 8, 8)), [0, 1])[0]["image"].shape == (8, 8, 1)
+
+
+def test_labels_may_be_numbers_or_several():
+    x = np.ones((3, 2))
+    for labels in ([0.5, 1.5, 2.5], [[0.5, 1.0]] * 3):
+        source = data.from_arrays(x, labels)
+        assert source.labels.dtype == np.float32
+        assert source.classes == ()
+    several = data.from_arrays(x, {"kind": [0, 1, 1], "size": [0.5, 1.5, 2.5]})
+    taken = several.take(np.array([2, 0]))
+    assert taken["label"]["kind"].tolist() == [1, 0]
+    assert several[1]["label"]["size"] == 1.5
+    assert len(several) == 3
+    with pytest.raises(InputError, match="3 examples but 2 labels"):
+        data.from_arrays(x, {"kind": [0, 1]})
+
+
+def test_a_digest_is_that_of_the_inputs():
+    x = np.arange(6.0).reshape(3, 2)
+    digest = data.from_arrays(x, [0, 1, 1]).digest()
+    assert data.from_arrays(x, [1, 1, 0]).digest() == digest
+    assert data.from_arrays(x.astype(np.float32), [0, 1, 1]).digest() != digest
+    assert data.from_arrays(x[:, ::-1], [0, 1, 1]).digest() != digest
