@@ -71,7 +71,6 @@ class FineTune:
             weights.model, weights.variables, len(splits.train.classes), dropout=recipe.dropout
         )
         phases = transfer.fine_tune(variables["params"], recipe)
-        print(transfer.table(phases[-1], variables), file=sys.stderr)
         changed = {} if recipe.dropout is None else {"dropout": recipe.dropout}
         spec = {"name": weights.name, "options": {**weights.options, **changed}, "from": self.model}
         loss = losses.label_smoothing(recipe.label_smoothing)

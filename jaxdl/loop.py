@@ -158,11 +158,13 @@ def fit(
                 state, sums = run(state, epoch, advance)
             seconds = time.perf_counter() - started
             row: dict[str, Any] = {**metrics_.compute(all_metrics, sums)}
-            if not math.isfinite(row["loss"]):
-                good = n * steps + int(sums["finite"])
+            # The last step's update shows in no loss, so the parameters are looked at too, before anything keeps them.
+            if not math.isfinite(row["loss"]) or not _finite(state.params):
+                bad = n * steps + min(int(sums["finite"]), steps - 1)
+                what = "parameters became nan" if math.isfinite(row["loss"]) else f"loss became {row['loss']}"
                 raise InputError(
-                    f"the loss became {row['loss']} in step {done + good + 1} (epoch {epoch}, phase {phase.name!r}), "
-                    f"at the learning rate {float(schedule(good)):.3g}; try a lower one"
+                    f"the {what} in step {done + bad + 1} (epoch {epoch}, phase {phase.name!r}), "
+                    f"at the learning rate {float(schedule(bad)):.3g}; try a lower one"
                 )
             if stage.validation is not None:
                 figures = evaluate(
@@ -333,6 +335,11 @@ def _resident(source: Source, variables: Mapping[str, Any]) -> bool:
     convolutions = any(np.ndim(leaf) == 4 for leaf in trees.paths(variables["params"]).values())
     fits = isinstance(source, Arrays) and source.inputs.nbytes <= RESIDENT
     return fits and not (convolutions and jax.default_backend() == "cpu")
+
+
+@jax.jit
+def _finite(tree: Any) -> jax.Array:
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
 
 
 def _input_shape(source: Source) -> tuple[int, ...]:

@@ -257,3 +257,14 @@ def test_a_loss_that_is_no_number_stops_at_its_step():
             patch.setattr("jaxdl.loop._resident", lambda *_, on=resident: on)
             with pytest.raises(InputError, match=rf"became nan in step {step} \(epoch 1.*at the learning rate 0.1;"):
                 jaxdl.fit(model, source, phases=phase, batch_size=8, progress=False)
+
+
+def test_the_last_good_state_is_the_last_that_callbacks_see():
+    model = models.create("dense", 3)
+    seen = []
+    # The second step's update overflows; no loss of the first two epochs, of one step each, shows it.
+    phase = Phase(5, 1e38, schedule="constant", warmup=0, optimizer="sgd", clip_norm=None)
+    with pytest.raises(InputError, match=r"the (parameters|loss) became nan in step \d"):
+        jaxdl.fit(model, blobs(8), phases=phase, batch_size=8, callbacks=[seen.append], progress=False)
+    for event in seen:
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(event.state.params))
