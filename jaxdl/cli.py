@@ -44,7 +44,7 @@ class Data:
 
 @dataclass(frozen=True)
 class FineTune:
-    """Teach a pretrained network the classes of a folder of photographs: its head, then, ten times slower, the rest."""
+    """Teach a pretrained network the classes of a folder of photographs: its head, then more of it."""
 
     folder: Folder
     """Photographs in a folder for each class, inside train/ and test/ or not."""

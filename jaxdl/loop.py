@@ -43,6 +43,8 @@ class Event:
     """The row of the history."""
     state: TrainState
     """Valid during the callback: the next step takes its memory."""
+    last: bool
+    """Whether the phase ends with this epoch."""
 
 
 Callback = Callable[[Event], None]
@@ -193,7 +195,7 @@ def fit(
             display.row(row)
             whole = stage.whole(state)
             for callback in callbacks:
-                callback(Event(phase, epoch, row, whole))
+                callback(Event(phase, epoch, row, whole, n + 1 == phase.epochs))
         done += phase.epochs * steps
         variables = stage.whole(state).variables if best[1] is None else stage.joined(best[1])
     return Result(model, whole, history)

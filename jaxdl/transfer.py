@@ -243,22 +243,24 @@ def layer_decay(params: trees.Tree, decay: float) -> tuple[tuple[str, float], ..
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a pretrained network is taught new classes: the head alone, then more of the network, more slowly."""
+    """How a pretrained network is taught new classes: the head alone, then more of the network with it."""
 
     start: str | tuple[str, ...] = "blocks_5"
     """First module that is unfrozen after the head's epochs; stem is the whole network. Several, as in blocks_7
     blocks_6 blocks_5, unfreeze it gradually, a phase for each."""
     last: int | None = None
     """Unfreeze this many layers instead, counted as Keras counts them."""
-    head_epochs: int = 5
+    head_epochs: int = 40
     """Epochs in which the head alone is trained."""
     views: int | None = 0
     """Augmented views of each image, besides itself, whose features are computed once for those epochs. None: the
     network runs in each of them, on images augmented anew."""
     epochs: int = 12
     """Epochs of every phase of fine-tuning after that. 0: feature extraction."""
-    learning_rate: float = 4e-3
-    """Of the head; fine-tuning has a tenth of it."""
+    learning_rate: float = 5e-4
+    """Of the head."""
+    fine_tuning_rate: float = 4e-4
+    """Learning rate of fine-tuning. Courses take a tenth of the head's; with the moving average more is better."""
     layer_decay: float = 1.0
     """In fine-tuning, factor of the learning rate from each stage to the one before it."""
     batch_stats: models.BatchStats = "frozen"
@@ -296,7 +298,7 @@ def fine_tune(params: trees.Tree, recipe: Recipe | None = None) -> tuple[Phase, 
         phases.append(
             Phase(
                 recipe.epochs,
-                recipe.learning_rate / 10,
+                recipe.fine_tuning_rate,
                 name="fine-tune" if len(starts) == 1 else f"fine-tune {start}",
                 trainable=trees.names(mask),
                 factors=() if recipe.layer_decay == 1 else layer_decay(params, recipe.layer_decay),

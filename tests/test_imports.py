@@ -32,7 +32,7 @@ ALLOWED = {
         *("features", "errors"),
     },
     "report": {"errors"},
-    "runs": {"models", "data", "pretrained", "checkpoint", "loop", "errors"},
+    "runs": {"models", "data", "pretrained", "train", "checkpoint", "loop", "errors"},
 }
 
 

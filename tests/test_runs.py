@@ -1,5 +1,6 @@
 import errno
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import chex
@@ -19,19 +20,18 @@ CONFIG = {
 }
 
 
-def train(run, losses):
+def train(run, losses, epochs=None):
     """A run whose validation losses are given: the history is written by hand, the states are real."""
     variables = fill(run.model, (4, 4, 1))
     source = data.from_arrays([[[0] * 4] * 4] * 3, [0, 1, 2])
-    epochs = iter(losses)
+    epochs = epochs or len(losses)
+    losses = iter(losses)
 
     def record(event):
-        row = {**event.metrics, "val_loss": next(epochs)}
-        run.record(jaxdl.loop.Event(event.phase, event.epoch, row, event.state))
+        row = {**event.metrics, "val_loss": next(losses)}
+        run.record(replace(event, metrics=row))
 
-    jaxdl.fit(
-        run.model, source, variables=variables, phases=Phase(len(losses), 0.1), callbacks=(record,), progress=False
-    )
+    jaxdl.fit(run.model, source, variables=variables, phases=Phase(epochs, 0.1), callbacks=(record,), progress=False)
 
 
 def test_the_best_and_the_last_are_kept(tmp_path):
@@ -40,6 +40,30 @@ def test_the_best_and_the_last_are_kept(tmp_path):
     assert run.best_step() == 2
     assert checkpoint.steps(run.path / "checkpoints") == [2, 4]
     assert len(run.history()) == 4
+
+
+def test_fast_epochs_are_saved_together_and_nothing_is_lost(tmp_path, monkeypatch):
+    saved = []
+    save = checkpoint.save
+    monkeypatch.setattr(checkpoint, "save", lambda path, state: (saved.append(int(state.step)), save(path, state)))
+    run = runs.create(tmp_path / "run", CONFIG)
+    train(run, [0.9, 0.5, 0.7, 0.6, 0.8])
+    assert sorted(saved) == [2, 5]
+    saved.clear()
+    with pytest.raises(KeyboardInterrupt), runs.create(tmp_path / "stopped", CONFIG) as run:
+        losses = [0.9, 0.5, 0.7, 0.6]
+
+        def interrupted():
+            yield from losses
+            raise KeyboardInterrupt
+
+        train(run, interrupted(), epochs=9)
+    assert sorted(saved) == [2, 4]
+    assert runs.load(tmp_path / "stopped").best_step() == 2
+    saved.clear()
+    monkeypatch.setattr(runs, "PATIENCE", 0.0)
+    train(runs.create(tmp_path / "slow", CONFIG), [0.9, 0.5, 0.7])
+    assert saved == [1, 2, 3]
 
 
 def test_a_run_is_read_back_as_it_was(tmp_path):

@@ -184,7 +184,7 @@ def test_what_fits_is_taken_over_and_the_rest_is_named():
 
 
 def test_a_recipe_is_phases_and_phases_are_data():
-    recipe = Recipe(start="blocks_7", head_epochs=2, epochs=3, learning_rate=0.5, views=4)
+    recipe = Recipe(start="blocks_7", head_epochs=2, epochs=3, learning_rate=0.5, fine_tuning_rate=0.05, views=4)
     head, rest = transfer.fine_tune(PARAMS, recipe)
     assert (head.epochs, head.trainable, head.learning_rate, head.views) == (2, ("head",), 0.5, 4)
     assert (rest.epochs, rest.learning_rate, rest.batch_stats, rest.views) == (3, 0.05, "frozen", None)
