@@ -215,7 +215,7 @@ def partial_load(variables: Mapping[str, Any], given: Mapping[str, Any], *, stri
     fresh, ignored = reasons(flat, found, "not among the given"), reasons(found, flat, "not in this network")
     filled = trees.from_paths({path: found[path] if path in fits else leaf for path, leaf in flat.items()})
     result = Loaded(filled, tuple(path for path in flat if path in fits), fresh, ignored)
-    if not any(path.startswith("params/") for path in fits):
+    if not any(np.ndim(flat[path]) > 1 for path in fits):  # biases of the same length prove nothing
         raise InputError("none of the given weights fits this network; is it the same architecture?")
     if strict and (fresh or ignored):
         raise InputError(f"the weights do not fit exactly:\n{result}")
