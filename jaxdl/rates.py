@@ -16,7 +16,7 @@ from jaxdl.features import Stage
 from jaxdl.losses import Loss, cross_entropy
 from jaxdl.optim import Phase
 
-SMOOTHING = 0.95  # share of the old value in the moving average of the losses
+SMOOTHING = 3.0  # steps; the width of the Gaussian that the losses are smoothed with, which does not lag behind them
 DIVERGED = 4.0  # a sweep is read up to where the loss passes this many times its lowest value
 
 
@@ -67,7 +67,7 @@ def sweep(
     used, rows = np.unique(rows, return_inverse=True)  # files that no batch needs are not decoded
     rates = low * (high / low) ** (np.arange(steps) / (steps - 1))
     optimizer = optim.make_optimizer(phase, lambda n: low * (high / low) ** (n / (steps - 1)))
-    step = _step(stage, phase, optimizer, loss)
+    step = _step(stage, replace(phase, ema=None), optimizer, loss)
     state = train.init_state(stage.variables, optimizer, jax.random.key(seed), stage.mask)
 
     def body(state: train.TrainState, each: tuple[Array, Array]) -> tuple[train.TrainState, Array]:
@@ -177,14 +177,14 @@ def _rows(count: int, batch_size: int, steps: int, seed: int) -> tuple[np.ndarra
 
 
 def _smoothed(raw: np.ndarray) -> np.ndarray:
-    """The moving average, corrected for its start, and NaN from where the training has diverged."""
-    average, smooth = 0.0, np.full(len(raw), np.nan)
-    for n, value in enumerate(raw):
-        average = SMOOTHING * average + (1 - SMOOTHING) * value
-        smooth[n] = average / (1 - SMOOTHING ** (n + 1))
-        if not np.isfinite(value) or smooth[n] > DIVERGED * np.nanmin(smooth):
-            smooth[n:] = np.nan
-            break
+    """The losses without their noise, and NaN from where the training has diverged."""
+    lowest = np.minimum.accumulate(raw)  # NaN from the first one on
+    diverged = ~np.isfinite(lowest) | (raw > DIVERGED * lowest)
+    end = int(np.argmax(diverged)) if diverged.any() else len(raw)
+    steps = np.arange(len(raw))
+    near = np.exp(-0.5 * ((steps[:end, None] - steps[None, :end]) / SMOOTHING) ** 2)  # [end,end]
+    smooth = np.full(len(raw), np.nan)
+    smooth[:end] = near @ raw[:end] / near.sum(-1)
     return smooth
 
 

@@ -130,6 +130,8 @@ def make_train_step(
             x = augment(augment_key, x)
         if normalize is not None:
             x = normalize(x)
+        if bool(state.average) != (ema is not None):
+            raise InputError("the step's `ema` and the `average` of init_state go together: both or neither")
         moving, still = (state.params, {}) if trainable is None else trees.split(state.params, trainable)
         total_weight = over_all(weights.sum())
 

@@ -39,7 +39,7 @@ def test_each_of_a_grid_is_the_training_that_fit_does():
     assert found.suggestion == chosen[int(np.argmin(found.losses))]
 
 
-@pytest.mark.parametrize("phase", [HEAD, Phase(3, 0.05)])
+@pytest.mark.parametrize("phase", [HEAD, Phase(3, 0.05, ema=0.9)])
 def test_a_sweep_falls_and_then_diverges(phase):
     found = rates.sweep(prepared(phase), phase, low=1e-5, high=1e4, steps=60, batch_size=8)
     assert found.rates[0] == pytest.approx(1e-5)
@@ -58,6 +58,17 @@ def test_the_first_steps_of_a_sweep_are_those_of_training():
     assert found.losses.std() < 0.2  # dropout alone
     p = jax.nn.log_softmax(logits)
     assert found.losses[-1] == pytest.approx(float(-p[np.arange(21), pictures().labels].mean()), rel=0.2)
+
+
+def test_the_suggestion_is_where_the_loss_falls_fastest():
+    rates_ = np.geomspace(1e-6, 1, 100)
+    noise = 0.02 * np.random.default_rng(0).normal(size=100)
+    for middle in (1e-4, 3e-3, 1e-2):
+        falling = 2 - np.tanh(2 * np.log10(rates_ / middle))
+        raw = np.where(rates_ > 100 * middle, 1e4, falling + noise)
+        smooth = rates._smoothed(raw)
+        assert abs(np.log10(rates._steepest(rates_, smooth) / middle)) < 0.35
+        assert np.isnan(smooth[rates_ > 100 * middle]).all()
 
 
 def test_impossible_searches():

@@ -203,5 +203,7 @@ def test_the_state_is_a_copy_and_knows_its_mask(key):
     chex.assert_trees_all_equal(before, VARIABLES)
     with pytest.raises(InputError, match="another tree"):
         train.init_state(VARIABLES, optax.sgd(0.1), key, {"head": True})
+    with pytest.raises(InputError, match="both or neither"):
+        train.make_train_step(MODEL, optax.sgd(0.1), ema=0.5)(train.init_state(VARIABLES, optax.sgd(0.1), key), batch())
     with pytest.raises(InputError, match="nothing is trainable"):
         train.init_state(VARIABLES, optax.sgd(0.1), key, jax.tree.map(lambda _: False, VARIABLES["params"]))
