@@ -53,7 +53,8 @@ def sweep(
       phase: its optimizer, decay, clipping and factors are used; not its length or schedule.
 
     Returns:
-      The smoothed losses, and the rate at which they fall most steeply by its logarithm.
+      The smoothed losses, and the rate at which they fall most steeply by its logarithm; where they hardly fall, as
+      those of a trained network, the rate of the lowest.
 
     Raises:
       InputError: the rates do not rise, there are too few steps, or the loss is no number from the first step on.
@@ -189,9 +190,12 @@ def _smoothed(raw: np.ndarray) -> np.ndarray:
 
 
 def _steepest(rates: np.ndarray, smooth: np.ndarray) -> float:
-    """The rate at which the loss falls fastest by the logarithm of the rate."""
+    """The rate at which the loss falls fastest by the logarithm of the rate; that of the lowest loss where it falls by
+    less than a tenth, as that of a trained network does."""
     known = np.isfinite(smooth)
     if known.sum() < 3:
         raise InputError("the loss is no number from the first steps on: check the data, or lower the lowest rate")
-    slope = np.gradient(smooth[known], np.log(rates[known]))
-    return float(rates[known][np.argmin(slope)])
+    rates, smooth = rates[known], smooth[known]
+    if smooth.min() > 0.9 * smooth[0]:
+        return float(rates[np.argmin(smooth)])
+    return float(rates[np.argmin(np.gradient(smooth, np.log(rates)))])

@@ -71,6 +71,12 @@ def test_the_suggestion_is_where_the_loss_falls_fastest():
         assert np.isnan(smooth[rates_ > 100 * middle]).all()
 
 
+def test_where_nothing_falls_the_lowest_is_suggested():
+    rates_ = np.geomspace(1e-6, 1, 100)
+    raw = 1 + 0.01 * np.sin(np.arange(100) * 4) - 0.05 * (np.abs(np.log10(rates_ / 1e-4)) < 0.3)
+    assert abs(np.log10(rates._steepest(rates_, rates._smoothed(raw)) / 1e-4)) < 0.5
+
+
 def test_impossible_searches():
     for options, reason in (({"low": 0.0}, "above 0"), ({"low": 2.0}, "rise"), ({"steps": 5}, "at least 10 steps")):
         with pytest.raises(InputError, match=reason):
