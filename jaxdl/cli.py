@@ -217,8 +217,7 @@ class Plan:
     def run(self) -> None:
         if self.model in models.names():
             size = models.input_size(self.model) or 64
-            model, variables = models.create(self.model, self.classes), None
-            variables = models.shapes(model, (size, size, 3))[0]
+            variables = models.shapes(models.create(self.model, self.classes), (size, size, 3))[0]
         else:
             weights = _weights(self.model)
             _, variables = transfer.new_head(weights.model, weights.variables, self.classes)
@@ -275,17 +274,16 @@ class LrFind:
             found = rates.grid(stage, phase, np.geomspace(1e-4, 0.1, self.grid).tolist(), **same)
         else:
             found = rates.sweep(stage, phase, **same)
-        report.learning_rates(found.rates, found.losses, found.suggestion).savefig(self.out, dpi=120)
+        accuracies = None if found.accuracies is None else found.accuracies.tolist()
         if self.json:
-            nothing = None if found.accuracies is None else found.accuracies.tolist()
             numbers = [float(loss) if np.isfinite(loss) else None for loss in found.losses]
             said = {"suggestion": found.suggestion, "rates": found.rates.tolist(), "losses": numbers}
-            print(json.dumps(said | {"accuracies": nothing}))
-            return
-        if found.accuracies is not None:
-            for rate, lost, right in zip(found.rates, found.losses, found.accuracies, strict=True):
+            print(json.dumps(said | {"accuracies": accuracies}))
+        else:
+            for rate, lost, right in zip(found.rates, found.losses, accuracies or (), strict=False):
                 print(f"  {rate:.2e}  validation loss {lost:.4f}  accuracy {right:.4f}")
-        print(f"suggested learning rate of the phase {phase.name!r}: {found.suggestion:.1e}; the picture: {self.out}")
+            print(f"suggested learning rate of the phase {phase.name!r}: {found.suggestion:.1e}; picture: {self.out}")
+        report.learning_rates(found.rates, found.losses, found.suggestion).savefig(self.out, dpi=120)
 
 
 @dataclass(frozen=True)

@@ -105,10 +105,12 @@ def grid(
       Losses and accuracies on the validation data, and the rate with the lowest loss.
 
     Raises:
-      InputError: there are no rates above 0, or no validation data.
+      InputError: there are no rates above 0, no validation data, or the phase has no `views`.
     """
     if not rates or min(rates) <= 0:
         raise InputError(f"learning rates are above 0, and there is at least one; got {list(rates)}")
+    if phase.views is None:
+        raise InputError(f"many rates are tried on features computed once; the phase {phase.name!r} has no views")
     if stage.validation is None:
         raise InputError("the rates are compared on validation data, and there are none")
     count = len(stage.sources[0])

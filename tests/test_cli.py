@@ -177,6 +177,7 @@ PROGRESS = ("3 classes; images:", "train:", "head:")  # what may be said before 
         ("fine-tune photos --model photos", "not a run directory"),
         ("fine-tune photos --cache photos/train/brick/0.png --out new", "cannot keep the features"),
         ("lr-find photos --grid -1", "--grid"),
+        ("lr-find photos --grid 4 --head-epochs 0", "has no views"),
         ("lr-find nowhere", "there is no folder nowhere"),
         ("train photos --size 16 --out new --weights nowhere.pth", "nowhere.pth"),
     ],

@@ -84,6 +84,8 @@ def test_impossible_searches():
     for chosen in ([], [0.0, 1.0]):
         with pytest.raises(InputError, match="above 0"):
             rates.grid(prepared(), HEAD, chosen)
+    with pytest.raises(InputError, match="has no views"):
+        rates.grid(prepared(Phase(1, 0.1)), Phase(1, 0.1), [0.1])
     with pytest.raises(InputError, match="validation"):
         rates.grid(prepared(validation=False), HEAD, [0.1])
     broken = {**VARIABLES, "params": {**VARIABLES["params"], "head": {"kernel": np.full((5, 3), np.nan, np.float32)}}}
