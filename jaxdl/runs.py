@@ -129,7 +129,8 @@ class Run:
         if error is not None and not checkpoint.steps(self.path / "checkpoints"):
             shutil.rmtree(self.path, ignore_errors=True)
         elif isinstance(error, Exception):
-            error.add_note(f"{self.path} keeps what was trained up to step {self.best_step()}")
+            saved = checkpoint.steps(self.path / "checkpoints")
+            error.add_note(f"{self.path} keeps what was trained up to step {' and '.join(map(str, saved))}")
 
 
 def create(path: str | Path, config: Mapping[str, Any]) -> Run:
