@@ -10,13 +10,17 @@ from benchmarks.record import RESULTS
 README = Path(__file__).parent.parent / "README.md"
 
 
+def figure(ratio: float) -> str:
+    return f"{ratio:.2g}" if ratio < 100 else f"{ratio:.0f}"
+
+
 def table(record: dict[str, Any]) -> list[str]:
     """One record: a row for each kind of work, a column for each peer."""
     cells: dict[str, dict[str, str]] = {}
     for row in record["rows"]:
         ratio = row["ratio"]
         cells.setdefault(row["what"], {})[row["peer"]] = (
-            f"**{ratio['median']:.2g}** ({ratio['q25']:.2g}–{ratio['q75']:.2g})"
+            f"**{figure(ratio['median'])}** ({figure(ratio['q25'])}–{figure(ratio['q75'])})"
         )
     peers = list(dict.fromkeys(row["peer"] for row in record["rows"]))
     n = record["rows"][0]["ratio"]["n"]
@@ -36,7 +40,7 @@ def table(record: dict[str, Any]) -> list[str]:
 
 def main() -> None:
     records = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"), reverse=True)]
-    lines = [line for record in records for line in table(record)]
+    lines = [line for record in records if "rows" in record for line in table(record)]
     text = re.sub(
         r"(?<=<!-- results -->\n).*?(?=<!-- /results -->)", "\n".join(lines), README.read_text(), flags=re.DOTALL
     )

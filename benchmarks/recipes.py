@@ -42,7 +42,7 @@ def trained(folder: Path, name: str, seed: int, recipe: transfer.Recipe) -> dict
         kind: jaxdl.evaluate(result.model, weights, test, **options)["accuracy"] for kind, weights in chosen.items()
     }
     print(folder.name, f"seed {seed}:", *(f"{k} {v:.4f}" for k, v in figures.items()), f"{seconds:.0f} s", flush=True)
-    return {"seed": seed, **figures, "seconds": seconds, "history": result.history}
+    return {"seed": seed, **figures, "seconds": seconds}
 
 
 def main() -> None:
@@ -54,7 +54,8 @@ def main() -> None:
     options = parser.parse_args()
     parallel.configure()
     recipe = replace(transfer.Recipe(), batch_stats=options.batch_stats)
-    record: dict[str, Any] = {"model": options.model, "recipe": asdict(recipe), "folders": {}}
+    command = "python -m benchmarks.recipes FOLDER..."
+    record: dict[str, Any] = {"command": command, "model": options.model, "recipe": asdict(recipe), "folders": {}}
     for folder in options.folders:
         runs = [trained(folder, options.model, seed, recipe) for seed in range(options.seeds)]
         summary = {}
