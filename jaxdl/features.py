@@ -130,6 +130,19 @@ class Stage:
     trunk: Mapping[str, Any] = field(default_factory=dict)
     """The variables that are not among those above."""
 
+    def make_train_step(self, phase: Phase, optimizer: Any, **options: Any) -> train.TrainStep:
+        """The step of a phase on these; `**options` are `loss` and `metrics`."""
+        return train.make_train_step(
+            self.model,
+            optimizer,
+            trainable=self.mask,
+            batch_stats=phase.batch_stats,
+            ema=phase.ema,
+            augment=self.augment,
+            normalize=self.normalize,
+            **options,
+        )
+
     def joined(self, variables: Mapping[str, Any]) -> dict[str, Any]:
         """The variables of the whole network."""
         return {**variables, **self.trunk, "params": {**self.trunk.get("params", {}), **variables["params"]}}

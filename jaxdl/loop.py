@@ -137,17 +137,7 @@ def fit(
         state = train.init_state(stage.variables, optimizer, key, stage.mask, average=phase.ema is not None)
         state = replace(state, step=state.step + done)
         state = state if mesh is None else parallel.replicate(mesh, state)
-        step = train.make_train_step(
-            stage.model,
-            optimizer,
-            loss=loss,
-            metrics=metrics,
-            trainable=stage.mask,
-            batch_stats=phase.batch_stats,
-            ema=phase.ema,
-            augment=stage.augment,
-            normalize=stage.normalize,
-        )
+        step = stage.make_train_step(phase, optimizer, loss=loss, metrics=metrics)
         resident = mesh is None and _resident(stage.sources[0], stage.variables)
         make_run = _resident_run if resident else partial(_streamed_run, mesh=mesh)
         run = make_run(step, stage.sources, batch_size, seed)

@@ -68,7 +68,7 @@ def sweep(
     used, rows = np.unique(rows, return_inverse=True)  # files that no batch needs are not decoded
     rates = low * (high / low) ** (np.arange(steps) / (steps - 1))
     optimizer = optim.make_optimizer(phase, lambda n: low * (high / low) ** (n / (steps - 1)))
-    step = _step(stage, replace(phase, ema=None), optimizer, loss)
+    step = stage.make_train_step(replace(phase, ema=None), optimizer, loss=loss)
     state = train.init_state(stage.variables, optimizer, jax.random.key(seed), stage.mask)
 
     def body(state: train.TrainState, each: tuple[Array, Array]) -> tuple[train.TrainState, Array]:
@@ -143,7 +143,7 @@ def make_training(
 
     def training(rate: Array, data: Any, held: Any, rows: Array, weights: Array, views: Array) -> dict[str, Any]:
         optimizer = optim.make_optimizer(phase, lambda n: rate * shape(n))
-        step = _step(stage, phase, optimizer, loss)
+        step = stage.make_train_step(phase, optimizer, loss=loss)
         key, average = jax.random.key(seed), phase.ema is not None
         state = train.init_state(stage.variables, optimizer, key, stage.mask, average)
 
@@ -156,19 +156,6 @@ def make_training(
         return evaluate(state.variables, held)
 
     return training
-
-
-def _step(stage: Stage, phase: Phase, optimizer: Any, loss: Loss) -> train.TrainStep:
-    return train.make_train_step(
-        stage.model,
-        optimizer,
-        loss=loss,
-        trainable=stage.mask,
-        batch_stats=phase.batch_stats,
-        ema=phase.ema,
-        augment=stage.augment,
-        normalize=stage.normalize,
-    )
 
 
 def _rows(count: int, batch_size: int, steps: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
