@@ -33,12 +33,12 @@ def test_a_single_folder_is_split_evenly_and_without_overlap(counts, seed, tmp_p
     root = tmp_path_factory.mktemp("photos")
     photos(root, {f"class{n}": count for n, count in enumerate(counts)})
     splits = data.from_folder(root, PREPROCESSING, validation=0.2, test=0.2, seed=seed)
-    files = [file for part in splits for file in part.files]
+    files = [file for part in splits for file in part.items]
     assert len(files) == len(set(files)) == sum(counts)
     for label, count in enumerate(counts):
         assert (splits.test.labels == label).sum() == max(1, round(0.2 * count))
     again = data.from_folder(root, PREPROCESSING, validation=0.2, test=0.2, seed=seed)
-    assert all(a.files == b.files for a, b in zip(splits, again, strict=True))
+    assert all(a.items == b.items for a, b in zip(splits, again, strict=True))
 
 
 def test_loading_decodes_the_same_pixels(tmp_path):

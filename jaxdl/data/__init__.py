@@ -9,7 +9,7 @@ from jaxdl.data.images import BadImage, Preprocessing, decode
 from jaxdl.data.sources import (
     Arrays,
     Batch,
-    Folder,
+    Images,
     Source,
     Splits,
     check_labels,
@@ -24,7 +24,7 @@ __all__ = [
     "Arrays",
     "BadImage",
     "Batch",
-    "Folder",
+    "Images",
     "Preprocessing",
     "Source",
     "Splits",

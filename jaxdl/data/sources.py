@@ -79,35 +79,37 @@ class Arrays:
 
 
 @dataclass(frozen=True, eq=False)
-class Folder:
-    """Image files, decoded when they are asked for; see `from_folder`."""
+class Images:
+    """Encoded images, decoded when they are asked for; see `from_folder`."""
 
-    files: tuple[Path, ...]
+    items: Sequence[Path | bytes]
+    """Files, or their contents."""
     labels: np.ndarray
     classes: tuple[str, ...]
     preprocessing: Preprocessing
 
     def __len__(self) -> int:
-        return len(self.files)
+        return len(self.items)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {"image": self.preprocessing.resize(self.files[index]), "label": self.labels[index]}
+        return {"image": self.preprocessing.resize(self.items[index]), "label": self.labels[index]}
 
     def take(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        images = [self.preprocessing.resize(self.files[row]) for row in rows]
+        images = [self.preprocessing.resize(self.items[row]) for row in rows]
         return {"image": np.stack(images), "label": self.labels[rows]}
 
     def digest(self) -> str:
         """Of the files' contents and what is made of them, whatever their names and labels."""
         digest = hashlib.sha256(repr(self.preprocessing).encode())
-        for file in self.files:
-            digest.update(hashlib.sha256(file.read_bytes()).digest())
+        for item in self.items:
+            content = item.read_bytes() if isinstance(item, Path) else item
+            digest.update(hashlib.sha256(content).digest())
         return digest.hexdigest()
 
-    def subset(self, rows: np.ndarray) -> "Folder":
-        return replace(self, files=tuple(self.files[row] for row in rows), labels=self.labels[rows])
+    def subset(self, rows: np.ndarray) -> "Images":
+        return replace(self, items=[self.items[row] for row in rows], labels=self.labels[rows])
 
-    def load(self, workers: int = 4, limit: int = 4 << 30) -> "Arrays | Folder":
+    def load(self, workers: int = 4, limit: int = 4 << 30) -> "Arrays | Images":
         """Everything decoded once and kept in memory, or the folder itself where that would pass `limit` bytes.
 
         Raises:
@@ -117,7 +119,7 @@ class Folder:
         if len(self) * size > limit:
             return self
         with ThreadPoolExecutor(workers) as pool:
-            images = list(pool.map(self.preprocessing.resize, self.files))
+            images = list(pool.map(self.preprocessing.resize, self.items))
         return Arrays(np.stack(images), self.labels, self.classes)
 
 
@@ -189,7 +191,7 @@ def from_folder(
       validation, test: shares between 0 and 1; 0 leaves that split empty (None).
 
     Returns:
-      `(train, validation, test)`, each a `Folder` or None.
+      `(train, validation, test)`, each an `Images` or None.
 
     Raises:
       InputError: there is no such folder, or it has fewer than two classes, an empty class, or different classes in
@@ -207,7 +209,7 @@ def from_folder(
     root = path / "train" if (path / "train").is_dir() else path
     train = _scan(root, preprocessing)
 
-    def beside_train(*names: str) -> Folder | None:
+    def beside_train(*names: str) -> Images | None:
         found = (path / name for name in names if root != path and (path / name).is_dir())
         return next((_scan(folder, preprocessing, train.classes) for folder in found), None)
 
@@ -225,23 +227,23 @@ def check_seed(seed: int) -> None:
         raise InputError(f"a seed is 0 or more, got {seed}")
 
 
-def fingerprint(*sources: Folder | None) -> str:
+def fingerprint(*sources: Images | None) -> str:
     """A digest of the files' names and sizes, the same wherever the folder lies."""
     digest = hashlib.sha256()
     for source in sources:
-        for file, label in zip(source.files, source.labels, strict=True) if source else ():
+        for file, label in zip(source.items, source.labels, strict=True) if source else ():
             digest.update(f"{source.classes[label] if source else ''}/{file.name} {file.stat().st_size}\n".encode())
     return digest.hexdigest()
 
 
-def scan(path: str | Path, preprocessing: Preprocessing, classes: tuple[str, ...]) -> Folder:
+def scan(path: str | Path, preprocessing: Preprocessing, classes: tuple[str, ...]) -> Images:
     """All images of a folder that has a folder for each class, for a network that knows these classes already."""
     if not Path(path).is_dir():
         raise InputError(f"there is no folder {path}")
     return _scan(Path(path), preprocessing, classes)
 
 
-def _scan(path: Path, preprocessing: Preprocessing, known: tuple[str, ...] | None = None) -> Folder:
+def _scan(path: Path, preprocessing: Preprocessing, known: tuple[str, ...] | None = None) -> Images:
     def kept(entry: Path) -> bool:
         return not entry.name.startswith(".") and entry.name.lower() not in IGNORED
 
@@ -266,10 +268,10 @@ def _scan(path: Path, preprocessing: Preprocessing, known: tuple[str, ...] | Non
             raise InputError(f"the class {folder.name!r} is empty: no images in {folder}")
         files += images
         labels += [label] * len(images)
-    return Folder(tuple(files), np.array(labels, np.int32), classes, preprocessing)
+    return Images(files, np.array(labels, np.int32), classes, preprocessing)
 
 
-def _part(source: Folder, share: float, seed: int, path: Path) -> tuple[Folder, Folder]:
+def _part(source: Images, share: float, seed: int, path: Path) -> tuple[Images, Images]:
     """Split a share off every class, at least one image of it."""
     order = np.random.default_rng(seed).permutation(len(source))
     split = []
