@@ -23,7 +23,7 @@ def trained(folder: Path, name: str, seed: int, recipe: transfer.Recipe) -> dict
     """The test accuracy of the best epoch of the head's phase, and of all."""
     started = time.perf_counter()
     model, variables, preprocessing = pretrained.load(name)
-    train, validation, test = (source.load() for source in data.from_folder(folder, preprocessing, seed=seed))
+    train, validation, test = map(data.decoded, data.from_folder(folder, preprocessing, seed=seed))
     best: dict[str, tuple[float, Any]] = {}
 
     def keep(event: jaxdl.loop.Event) -> None:

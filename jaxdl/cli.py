@@ -256,7 +256,7 @@ class LrFind:
         weights = _weights(self.model)
         pixels = weights.preprocessing
         splits = self.data.load(self.folder, pixels)
-        train, validation = splits.train.load(), splits.validation and splits.validation.load()
+        train, validation = data.decoded(splits.train), splits.validation and data.decoded(splits.validation)
         model, variables = transfer.new_head(
             weights.model, weights.variables, len(splits.train.classes), dropout=self.recipe.dropout
         )
@@ -441,7 +441,7 @@ def _train(
 ) -> None:
     """What `fine-tune` and `train` share: decode, train, keep the run, measure on the test images."""
     started = time.perf_counter()
-    train, validation, test = (source and source.load() for source in splits)
+    train, validation, test = (source and data.decoded(source) for source in splits)
     counts = {"training": train, "validation": validation, "test": test}
     counts = {name: 0 if part is None else len(part) for name, part in counts.items()}
     said = ", ".join(f"{count} {name}" for name, count in counts.items())

@@ -4,10 +4,8 @@ Where only the head learns, everything before it gives the same numbers in every
 augmented view of the images, in memory or into a file that is found again by what it was made of.
 """
 
-import contextlib
 import hashlib
 import json
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, is_dataclass, replace
@@ -21,7 +19,7 @@ from jax.sharding import Mesh
 
 from jaxdl import models, parallel, train, trees
 from jaxdl.augment import Augmentation
-from jaxdl.data import Arrays, Source, batches
+from jaxdl.data import Arrays, Source, batches, store
 from jaxdl.errors import InputError
 from jaxdl.optim import Phase
 from jaxdl.train import Normalize, TrainState
@@ -68,7 +66,7 @@ def extract(
             recipe |= {"augment": _plain(augment), "seed": seed, "batch_size": batch_size}
         path = Path(folder) / f"{_digest(trunk, variables, source, recipe)}.npy"
         if path.exists():
-            return _mapped(path)
+            return store.read(path)
     forward = train.make_predict_step(trunk, normalize=normalize)
 
     def augmented(variables: Any, batch: Any, key: jax.Array) -> jax.Array:
@@ -83,13 +81,11 @@ def extract(
     def rows() -> Iterator[np.ndarray]:
         waiting: deque[tuple[jax.Array, int]] = deque()  # the device works on a batch while the host makes the next
         for view in range(1 + views):
-            for n, batch in enumerate(batches(source, batch_size, multiple=1 if mesh is None else mesh.size)):
-                real = int(batch["weight"].sum())
-                batch = {name: batch[name] for name in ("image", "features") if name in batch}
-                batch = batch if mesh is None else parallel.shard_batch(mesh, batch)
+            fed = parallel.feed(mesh, batches(source, batch_size, **parallel.division(mesh)))
+            for n, (host, batch) in enumerate(fed):
                 drawn = jax.random.fold_in(jax.random.fold_in(key, view), n)
                 out = compiled(variables, batch, drawn) if view else plain(variables, batch)
-                waiting.append((out, real))
+                waiting.append((out, int(host["weight"].sum())))
                 while len(waiting) > 1:
                     features, count = waiting.popleft()
                     yield np.asarray(features)[:count]
@@ -98,21 +94,7 @@ def extract(
 
     if path is None:
         return np.concatenate(list(rows())).reshape(shape)
-    draft = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # the file is there complete or not at all
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with draft.open("wb") as file:
-            header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_2_0(file, header)
-            for part in rows():
-                file.write(part.astype("<f4").tobytes())
-        draft.replace(path)
-    except OSError as error:
-        raise InputError(f"cannot keep the features in {folder}: {error.strerror or error}") from None
-    finally:
-        with contextlib.suppress(OSError):
-            draft.unlink()
-    return _mapped(path)
+    return store.keep(path, shape, np.float32, rows())
 
 
 @dataclass(frozen=True)
@@ -231,10 +213,3 @@ def _digest(trunk: Any, variables: Mapping[str, Any], source: Source, recipe: Ma
         array = np.asarray(leaf)
         digest.update(f"{path} {array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
-
-
-def _mapped(path: Path) -> np.ndarray:
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path} is damaged ({error}); remove it, and it is made again") from None

@@ -28,7 +28,7 @@ from jaxdl.optim import Phase
 from jaxdl.train import Normalize, TrainState
 from jaxdl.transfer import Recipe
 
-RESIDENT = 1 << 30  # bytes of training data up to which they stay on the device and an epoch is one program
+RESIDENT = 0.25  # share of the device's memory that training data may take to stay there, an epoch one program
 LAG = 2  # steps between the one that is started and the one whose result is read, so that reading never waits
 
 
@@ -278,8 +278,8 @@ def _over(
 ) -> Iterator[tuple[np.ndarray, Any]]:
     """For each batch of a source, in its order, the weights and the step's result."""
     variables = jax.device_put(variables) if mesh is None else parallel.replicate(mesh, variables)
-    for batch in batches(source, batch_size, multiple=1 if mesh is None else mesh.size):
-        yield batch["weight"], step(variables, batch if mesh is None else parallel.shard_batch(mesh, batch))
+    for host, batch in parallel.feed(mesh, batches(source, batch_size, **parallel.division(mesh))):
+        yield host["weight"], step(variables, batch)
 
 
 Run = Callable[[TrainState, int, Callable[[Any, int], None]], tuple[TrainState, Any]]
@@ -295,8 +295,9 @@ def _streamed_run(
     def run(state: TrainState, epoch: int, advance: Callable[[Any, int], None]) -> tuple[TrainState, Any]:
         started, parts = deque[Any](), []
         source = sources[(epoch - 1) % len(sources)]
-        for batch in batches(source, batch_size, seed=seed, epoch=epoch, multiple=1 if mesh is None else mesh.size):
-            state, sums = compiled(state, batch if mesh is None else parallel.shard_batch(mesh, batch))
+        epoch_ = batches(source, batch_size, seed=seed, epoch=epoch, **parallel.division(mesh))
+        for _, batch in parallel.feed(mesh, epoch_):
+            state, sums = compiled(state, batch)
             started.append(sums)
             if len(started) > LAG:
                 # Waits for an earlier step, which also keeps the host from filling the memory with batches.
@@ -325,7 +326,8 @@ def _resident(source: Source, variables: Mapping[str, Any]) -> bool:
     """Whether a source should stay on the device and an epoch be one program. Not for convolutions on CPU: XLA runs
     the gradients of convolutions inside a scan about five times slower there."""
     convolutions = any(np.ndim(leaf) == 4 for leaf in trees.paths(variables["params"]).values())
-    fits = isinstance(source, Arrays) and source.inputs.nbytes <= RESIDENT
+    memory = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit", 4 << 30)  # a CPU does not say
+    fits = isinstance(source, Arrays) and source.inputs.nbytes <= RESIDENT * memory
     return fits and not (convolutions and jax.default_backend() == "cpu")
 
 

@@ -7,7 +7,8 @@ devices, and the same step runs on one device or on many.
 import ctypes
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +58,27 @@ def replicate(mesh: Mesh, tree: Any) -> Any:
 
 
 def shard_batch(mesh: Mesh, batch: Any) -> Any:
-    """The batch with its first axis divided over the mesh; `data.batches(multiple=mesh.size)` makes it divisible."""
-    return jax.device_put(batch, NamedSharding(mesh, PartitionSpec(AXIS)))
+    """The batch with its first axis divided over the mesh. Where several processes share the mesh, each gives its part
+    of the batch; `data.batches(…, **division(mesh))` makes it."""
+    sharding = NamedSharding(mesh, PartitionSpec(AXIS))
+    return jax.tree.map(lambda array: jax.make_array_from_process_local_data(sharding, array), batch)
+
+
+def division(mesh: Mesh | None) -> dict[str, Any]:
+    """The options of `data.batches` for a mesh: rows for every device, and this process's part of them."""
+    if mesh is None:
+        return {}
+    return {"multiple": mesh.size, "shard": (jax.process_index(), jax.process_count())}
+
+
+def feed(mesh: Mesh | None, batches: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+    """Batches on the host and on the device; each is on its way before the step on the one ahead of it starts."""
+    waiting = deque[tuple[Any, Any]]()
+    for batch in batches:
+        waiting.append((batch, jax.device_put(batch) if mesh is None else shard_batch(mesh, batch)))
+        if len(waiting) > 1:
+            yield waiting.popleft()
+    yield from waiting
 
 
 def pmap_step(

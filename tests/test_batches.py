@@ -35,8 +35,8 @@ def test_files_and_arrays_give_the_same_batches(tmp_path):
         for n in range(7):
             Image.new("RGB", (4, 4), (n, len(name), 0)).save(tmp_path / name / f"{n}.png")
     folder = data.from_folder(tmp_path, data.Preprocessing(4), validation=0, test=0).train
-    streamed = list(data.batches(folder, 4, seed=3, epoch=1, workers=3))
-    loaded = list(data.batches(folder.load(), 4, seed=3, epoch=1))
+    streamed = list(data.batches(folder, 4, seed=3, epoch=1))
+    loaded = list(data.batches(data.decoded(folder), 4, seed=3, epoch=1))
     assert len(streamed) == len(loaded) == 4
     for a, b in zip(streamed, loaded, strict=True):
         assert a.keys() == b.keys() == {"image", "label", "weight"}

@@ -109,7 +109,7 @@ def test_what_cannot_be_kept(tmp_path):
         extract(folder=tmp_path, views=1, augment=lambda key, x: x)
     assert extract(normalize=lambda x: x / 255.0).shape == (1, 21, 5)
     (tmp_path / "file").write_text("x")
-    with pytest.raises(InputError, match="cannot keep the features in"):
+    with pytest.raises(InputError, match="cannot keep files in"):
         extract(folder=tmp_path / "file")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 

@@ -4,7 +4,7 @@ train, validation, test = jaxdl.data.from_folder("photos", preprocessing)
 for batch in jaxdl.data.batches(train, batch_size=32, seed=0, epoch=0): ...
 """
 
-from jaxdl.data.batches import batches, order
+from jaxdl.data.batches import batches, decoded, order
 from jaxdl.data.images import BadImage, Preprocessing, decode
 from jaxdl.data.sources import (
     Arrays,
@@ -18,7 +18,9 @@ from jaxdl.data.sources import (
     from_arrays,
     from_folder,
     scan,
+    split,
 )
+from jaxdl.data.survey import Survey, survey
 
 __all__ = [
     "Arrays",
@@ -28,13 +30,17 @@ __all__ = [
     "Preprocessing",
     "Source",
     "Splits",
+    "Survey",
     "batches",
     "check_labels",
     "check_seed",
     "decode",
+    "decoded",
     "fingerprint",
     "from_arrays",
     "from_folder",
     "order",
     "scan",
+    "split",
+    "survey",
 ]

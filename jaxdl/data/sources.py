@@ -1,22 +1,27 @@
 """Sources of labelled examples: arrays, and folders of images."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import os
+import warnings
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, Self
 
 import jax
 import numpy as np
 
-from jaxdl.data.images import SUFFIXES, Preprocessing
+from jaxdl.data.images import SUFFIXES, BadImage, Preprocessing
 from jaxdl.errors import InputError, nearest
 
 Batch = dict[str, Any]
 """`{"image" | "features": [B,…], "label": [B], "weight": float32 [B]}`"""
+OnBad = Literal["error", "skip"]
 
 IGNORED = {"thumbs.db", "desktop.ini"}  # and everything that begins with a dot: what systems leave in folders
+BAD_SHARE = 0.1  # of a folder's files; where more are unreadable, something else is wrong than a few files
 
 
 class Source(Protocol):
@@ -38,8 +43,16 @@ class Source(Protocol):
         """The examples at these indices, stacked."""
         ...
 
+    def subset(self, rows: np.ndarray) -> Self:
+        """The examples at these indices, as a source."""
+        ...
+
     def digest(self) -> str:
         """A SHA-256 of the inputs, equal only where all of them are."""
+        ...
+
+    def fingerprint(self) -> str:
+        """A SHA-256 of which examples these are, with their labels, without reading files."""
         ...
 
 
@@ -68,10 +81,19 @@ class Arrays:
     def take(self, rows: np.ndarray) -> dict[str, Any]:
         return {self.kind: self.inputs[rows], "label": jax.tree.map(lambda labels: labels[rows], self.labels)}
 
+    def subset(self, rows: np.ndarray) -> "Arrays":
+        return Arrays(self.inputs[rows], jax.tree.map(lambda labels: labels[rows], self.labels), self.classes)
+
     def digest(self) -> str:
         """Of the inputs, whatever their labels."""
         about = f"{self.inputs.dtype} {self.inputs.shape}".encode()
         return hashlib.sha256(about + np.ascontiguousarray(self.inputs).tobytes()).hexdigest()
+
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256(self.digest().encode())
+        for labels in jax.tree.leaves(self.labels):
+            digest.update(labels.tobytes())
+        return digest.hexdigest()
 
     @property
     def kind(self) -> str:
@@ -87,6 +109,8 @@ class Images:
     labels: np.ndarray
     classes: tuple[str, ...]
     preprocessing: Preprocessing
+    skipped: tuple[str, ...] = ()
+    """What is wrong with the files that were left out."""
 
     def __len__(self) -> int:
         return len(self.items)
@@ -95,8 +119,15 @@ class Images:
         return {"image": self.preprocessing.resize(self.items[index]), "label": self.labels[index]}
 
     def take(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        images = [self.preprocessing.resize(self.items[row]) for row in rows]
-        return {"image": np.stack(images), "label": self.labels[rows]}
+        images = np.empty((len(rows), *self.shape), np.uint8)
+        for image, row in zip(images, rows, strict=True):
+            image[...] = self.preprocessing.resize(self.items[row])
+        return {"image": images, "label": self.labels[rows]}
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """[H,W,C] of each image once it is resized."""
+        return self.preprocessing.size, self.preprocessing.size, len(self.preprocessing.mean)
 
     def digest(self) -> str:
         """Of the files' contents and what is made of them, whatever their names and labels."""
@@ -106,21 +137,30 @@ class Images:
             digest.update(hashlib.sha256(content).digest())
         return digest.hexdigest()
 
+    def fingerprint(self) -> str:
+        """Of the files' names, classes and sizes, wherever the folder lies; of contents where there are no files."""
+        digest = hashlib.sha256()
+        for item, label in zip(self.items, self.labels, strict=True):
+            name, size = (item.name, item.stat().st_size) if isinstance(item, Path) else (_sha256(item), len(item))
+            digest.update(f"{self.classes[label]}/{name} {size}\n".encode())
+        return digest.hexdigest()
+
     def subset(self, rows: np.ndarray) -> "Images":
-        return replace(self, items=[self.items[row] for row in rows], labels=self.labels[rows])
+        return replace(self, items=Selection(self.items, rows), labels=self.labels[rows])
 
-    def load(self, workers: int = 4, limit: int = 4 << 30) -> "Arrays | Images":
-        """Everything decoded once and kept in memory, or the folder itself where that would pass `limit` bytes.
 
-        Raises:
-          BadImage: a file cannot be decoded.
-        """
-        size = len(self.preprocessing.mean) * self.preprocessing.size**2
-        if len(self) * size > limit:
-            return self
-        with ThreadPoolExecutor(workers) as pool:
-            images = list(pool.map(self.preprocessing.resize, self.items))
-        return Arrays(np.stack(images), self.labels, self.classes)
+@dataclass(frozen=True, eq=False)
+class Selection(Sequence):
+    """Some entries of a sequence, which are not read before they are asked for."""
+
+    items: Sequence[Any]
+    rows: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.items[int(self.rows[index])]
 
 
 def from_arrays(inputs: Any, labels: Any, classes: Sequence[str] | None = None) -> Arrays:
@@ -181,21 +221,25 @@ def from_folder(
     validation: float = 0.1,
     test: float = 0.2,
     seed: int = 0,
+    on_bad: OnBad = "error",
 ) -> Splits:
     """A folder of images with a folder for each class, inside `train/` and `test/` or not.
 
     What is missing of `validation/` and `test/` is split off the training images: the given share of each class, by a
-    seeded shuffle. Classes are sorted by name. Files are not decoded yet.
+    seeded shuffle. Classes are sorted by name. Warns of files whose content is in two of the splits.
 
     Args:
       validation, test: shares between 0 and 1; 0 leaves that split empty (None).
+      on_bad: what happens to files that are no images or damaged. "error": the first stops everything, foreign ones
+        here, damaged ones when they are decoded. "skip": all files are decoded here, and those that cannot be are left
+        out; `skipped` of each split says why.
 
     Returns:
       `(train, validation, test)`, each an `Images` or None.
 
     Raises:
       InputError: there is no such folder, or it has fewer than two classes, an empty class, or different classes in
-        its splits.
+        its splits; or more than a tenth of its files would be skipped.
     """
     path = Path(path)
     for name, share in (("validation", validation), ("test", test)):
@@ -207,47 +251,70 @@ def from_folder(
         folders = [entry.name for entry in beside if entry.is_dir() and not entry.name.startswith(".")]
         raise InputError(f"there is no folder {path}{nearest(path.name, folders)}")
     root = path / "train" if (path / "train").is_dir() else path
-    train = _scan(root, preprocessing)
+    train = scan(root, preprocessing, on_bad=on_bad)
 
     def beside_train(*names: str) -> Images | None:
         found = (path / name for name in names if root != path and (path / name).is_dir())
-        return next((_scan(folder, preprocessing, train.classes) for folder in found), None)
+        return next((scan(folder, preprocessing, train.classes, on_bad) for folder in found), None)
 
     held, tested = beside_train("validation", "valid", "val"), beside_train("test")
     if tested is None and test:
-        train, tested = _part(train, test, seed, path)
+        train, tested = split(train, test, seed)
     if held is None and validation:
-        train, held = _part(train, validation, seed + 1, path)
-    return Splits(train, held, tested)
+        train, held = split(train, validation, seed + 1)
+    splits = Splits(train, held, tested)
+    _warn_of_duplicates(path, splits)
+    return splits
 
 
-def check_seed(seed: int) -> None:
-    """Raise InputError unless the seed is one that NumPy takes."""
-    if seed < 0:
-        raise InputError(f"a seed is 0 or more, got {seed}")
+def split(source: Source, share: float, seed: int = 0) -> tuple[Any, Any]:
+    """Take a share of the examples away from the rest, the same share of every class, by a seeded shuffle.
+
+    Args:
+      source: with integer labels; at least one example of each class is taken, and at least one is left.
+      share: between 0 and 1; `split(train, 0.1)[1]` is a tenth of the training data.
+
+    Returns:
+      `(rest, part)`, sources of the same kind, both in the order of the source.
+
+    Raises:
+      InputError: the share is not between 0 and 1, or a class has too few examples.
+    """
+    if not 0 < share < 1:
+        raise InputError(f"a share lies between 0 and 1, got {share}")
+    check_seed(seed)
+    order = np.random.default_rng(seed).permutation(len(source))
+    taken = []
+    for label, name in enumerate(source.classes):
+        rows = order[source.labels[order] == label]
+        count = max(1, round(share * len(rows)))
+        if count >= len(rows):
+            left = "one example left" if len(rows) == 1 else f"{len(rows)} examples"
+            raise InputError(
+                f"the class {name!r} has {left}; splitting {share:g} off needs at least two, or a smaller share"
+            )
+        taken.append(rows[:count])
+    chosen = np.sort(np.concatenate(taken))
+    return source.subset(np.setdiff1d(np.arange(len(source)), chosen)), source.subset(chosen)
 
 
-def fingerprint(*sources: Images | None) -> str:
-    """A digest of the files' names and sizes, the same wherever the folder lies."""
-    digest = hashlib.sha256()
-    for source in sources:
-        for file, label in zip(source.items, source.labels, strict=True) if source else ():
-            digest.update(f"{source.classes[label] if source else ''}/{file.name} {file.stat().st_size}\n".encode())
-    return digest.hexdigest()
+def fingerprint(*sources: Source | None) -> str:
+    """A digest of the fingerprints of all these sources."""
+    return _sha256("\n".join(source.fingerprint() if source else "none" for source in sources).encode())
 
 
-def scan(path: str | Path, preprocessing: Preprocessing, classes: tuple[str, ...]) -> Images:
-    """All images of a folder that has a folder for each class, for a network that knows these classes already."""
-    if not Path(path).is_dir():
+def scan(
+    path: str | Path, preprocessing: Preprocessing, known: tuple[str, ...] | None = None, on_bad: OnBad = "error"
+) -> Images:
+    """All images of a folder that has a folder for each class; see `from_folder`.
+
+    Args:
+      known: the classes that there must be, where that is known.
+    """
+    path = Path(path)
+    if not path.is_dir():
         raise InputError(f"there is no folder {path}")
-    return _scan(Path(path), preprocessing, classes)
-
-
-def _scan(path: Path, preprocessing: Preprocessing, known: tuple[str, ...] | None = None) -> Images:
-    def kept(entry: Path) -> bool:
-        return not entry.name.startswith(".") and entry.name.lower() not in IGNORED
-
-    folders = sorted(entry for entry in path.iterdir() if entry.is_dir() and kept(entry))
+    folders = class_folders(path)
     classes = tuple(folder.name for folder in folders)
     if known is not None and classes != known:
         strange, missing = sorted(set(classes) - set(known)), sorted(set(known) - set(classes))
@@ -257,31 +324,104 @@ def _scan(path: Path, preprocessing: Preprocessing, known: tuple[str, ...] | Non
     if known is None and len(classes) < 2:
         found = f"only one, {classes[0]!r}" if classes else "none"
         raise InputError(f"{path} needs a folder of images for each of at least two classes; there is {found}")
-    files: list[Path] = []
+    items: list[Path] = []
     labels: list[int] = []
+    skipped: list[str] = []
     for label, folder in enumerate(folders):
-        images = sorted(entry for entry in folder.rglob("*") if entry.is_file() and kept(entry))
-        foreign = [entry for entry in images if entry.suffix.lower() not in SUFFIXES]
-        if foreign:
+        images, foreign = files(folder)
+        if foreign and on_bad == "error":
             raise InputError(f"{foreign[0]} is not an image file; move it away ({len(foreign)} such in {folder})")
+        skipped += [f"{file}: not an image file" for file in foreign]
+        if on_bad == "skip":
+            reasons = problems(images, preprocessing)
+            skipped += reasons.values()
+            images = [file for file in images if file not in reasons]
         if not images:
             raise InputError(f"the class {folder.name!r} is empty: no images in {folder}")
-        files += images
+        items += images
         labels += [label] * len(images)
-    return Images(files, np.array(labels, np.int32), classes, preprocessing)
+    if len(skipped) > BAD_SHARE * (len(items) + len(skipped)):
+        raise InputError(
+            f"{len(skipped)} of {len(items) + len(skipped)} files of {path} cannot be read, more than {BAD_SHARE:.0%}; "
+            f"the first: {skipped[0]}"
+        )
+    return Images(items, np.array(labels, np.int32), classes, preprocessing, tuple(skipped))
 
 
-def _part(source: Images, share: float, seed: int, path: Path) -> tuple[Images, Images]:
-    """Split a share off every class, at least one image of it."""
-    order = np.random.default_rng(seed).permutation(len(source))
-    split = []
-    for label, name in enumerate(source.classes):
-        rows = order[source.labels[order] == label]
-        if len(rows) < 2:
-            raise InputError(f"the class {name!r} of {path} has one image left; a split needs at least two")
-        split.append(rows[: max(1, round(share * len(rows)))])
-    chosen = np.sort(np.concatenate(split))
-    rest = np.setdiff1d(np.arange(len(source)), chosen)
-    if len(np.unique(source.labels[rest])) < len(source.classes):
-        raise InputError(f"a class of {path} has too few images to be split; take a smaller share")
-    return source.subset(rest), source.subset(chosen)
+def class_folders(path: Path) -> list[Path]:
+    """The folders in a folder, sorted by name, without what systems leave there."""
+    return sorted(entry for entry in path.iterdir() if entry.is_dir() and _kept(entry))
+
+
+def files(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The image files anywhere in a folder, and those of other kinds, sorted, without what systems leave there."""
+    entries = (entry for entry in folder.rglob("*") if _kept(entry))
+    found = sorted(entry for entry in entries if entry.is_file() or (entry.is_symlink() and not entry.exists()))
+    return [f for f in found if f.suffix.lower() in SUFFIXES], [f for f in found if f.suffix.lower() not in SUFFIXES]
+
+
+def problems(images: Sequence[Path], preprocessing: Preprocessing) -> dict[Path, str]:
+    """What is wrong with each of the files that cannot be decoded."""
+
+    def problem(file: Path) -> str | None:
+        try:
+            preprocessing.resize(file)
+        except BadImage as error:
+            return str(error)
+        return None
+
+    with ThreadPool(workers()) as pool:
+        found = pool.imap(problem, images)
+        return {file: reason for file, reason in zip(images, found, strict=True) if reason is not None}
+
+
+def duplicates(images: Iterable[Path]) -> list[list[Path]]:
+    """The files that have the same content as another, in groups."""
+    groups = [list(images)]
+    # Few files are read whole: most differ in size, or at the beginning.
+    for key in (lambda file: file.stat().st_size, lambda file: _head(file), lambda file: _sha256(file.read_bytes())):
+        groups = [same for group in groups for same in _grouped(group, key) if len(same) > 1]
+    return groups
+
+
+def workers() -> int:
+    """How many threads decode images: one for each CPU that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def check_seed(seed: int) -> None:
+    """Raise InputError unless the seed is one that NumPy takes."""
+    if seed < 0:
+        raise InputError(f"a seed is 0 or more, got {seed}")
+
+
+def _warn_of_duplicates(path: Path, splits: Splits) -> None:
+    where = {file: name for name, part in splits._asdict().items() if part is not None for file in part.items}
+    across = [group for group in duplicates(where) if len({where[file] for file in group}) > 1]
+    if across:
+        first, second = across[0][0], next(file for file in across[0] if where[file] != where[across[0][0]])
+        warnings.warn(
+            f"{len(across)} images of {path} are in more than one split, such as {first} ({where[first]}) and {second} "
+            f"({where[second]}): what is measured on them is too good; `jaxdl data inspect` lists them",
+            stacklevel=3,
+        )
+
+
+def _grouped(items: Iterable[Path], key: Any) -> Iterator[list[Path]]:
+    groups = defaultdict(list)
+    for item in items:
+        groups[key(item)].append(item)
+    yield from groups.values()
+
+
+def _head(file: Path) -> bytes:
+    with file.open("rb") as stream:
+        return stream.read(4096)
+
+
+def _kept(entry: Path) -> bool:
+    return not entry.name.startswith(".") and entry.name.lower() not in IGNORED
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
