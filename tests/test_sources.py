@@ -41,13 +41,73 @@ def test_a_single_folder_is_split_evenly_and_without_overlap(counts, seed, tmp_p
     assert all(list(a.items) == list(b.items) for a, b in zip(splits, again, strict=True))
 
 
-def test_loading_decodes_the_same_pixels(tmp_path):
-    splits = data.from_folder(photos(tmp_path, {"a": 5, "b": 6}), PREPROCESSING, validation=0, test=0.3)
-    assert splits.validation is None
-    loaded = data.decoded(splits.train)
-    assert isinstance(loaded, data.Arrays)
-    np.testing.assert_array_equal(loaded.inputs[3], splits.train[3]["image"])
-    np.testing.assert_array_equal(loaded.take(np.array([1, 0]))["label"], splits.train.labels[[1, 0]])
+def test_what_is_in_two_splits_is_warned_about(tmp_path):
+    photos(tmp_path, {"a": 6, "b": 6}, "train")
+    photos(tmp_path, {"a": 2, "b": 2}, "test")
+    content = (tmp_path / "train" / "a" / "3.png").read_bytes()
+    (tmp_path / "test" / "a" / "again.png").write_bytes(content)
+    with pytest.warns(UserWarning, match=r"1 images .* more than one split, such as .*3\.png .* and .*again\.png"):
+        data.from_folder(tmp_path, PREPROCESSING, validation=0)
+
+
+@given(contents=st.lists(st.sampled_from([b"", b"x", b"y", b"z" * 5000, b"z" * 4999 + b"y", b"z" * 4999 + b"q"])))
+def test_duplicates_are_the_files_with_the_same_content(contents, tmp_path_factory):
+    root = tmp_path_factory.mktemp("files")
+    files = [root / str(n) for n in range(len(contents))]
+    for file, content in zip(files, contents, strict=True):
+        file.write_bytes(content)
+    expected = {tuple(f for f, c in zip(files, contents, strict=True) if c == same) for same in contents}
+    assert {tuple(group) for group in data.duplicates(files)} == {group for group in expected if len(group) > 1}
+
+
+@given(
+    counts=st.lists(st.integers(2, 30), min_size=2, max_size=4),
+    share=st.floats(0.01, 0.5),
+    seed=st.integers(0, 9),
+)
+def test_any_source_can_be_split_class_by_class(counts, share, seed):
+    labels = np.repeat(np.arange(len(counts)), counts)
+    source = data.from_arrays(np.arange(len(labels))[:, None], labels)
+    rest, part = data.split(source, share, seed)
+    assert sorted([*rest.inputs[:, 0], *part.inputs[:, 0]]) == list(range(len(labels)))
+    assert np.bincount(part.labels).tolist() == [max(1, round(share * count)) for count in counts]
+    assert (np.diff(part.inputs[:, 0]) > 0).all()
+    with pytest.raises(InputError, match="between 0 and 1"):
+        data.split(source, 1.0)
+
+
+def test_a_selection_reads_what_is_asked_for():
+    read = []
+
+    class Items:
+        def __len__(self):
+            return 10
+
+        def __getitem__(self, index):
+            read.append(index)
+            return bytes([index])
+
+    source = data.Images(Items(), np.arange(10) % 2, ("a", "b"), PREPROCESSING)
+    part = source.subset(np.array([7, 2, 5])).subset(np.array([2, 0]))
+    assert (len(part), read) == (2, [])
+    assert [part.items[0], part.items[1], read] == [b"\x05", b"\x07", [5, 7]]
+
+
+def test_bad_files_stop_everything_or_are_left_out_and_told(tmp_path):
+    photos(tmp_path, {"a": 10, "b": 10})
+    whole = (tmp_path / "a" / "0.png").read_bytes()
+    (tmp_path / "a" / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "b" / "notes.txt").write_text("hello")
+    (tmp_path / "b" / "gone.jpg").symlink_to("nowhere")
+    with pytest.raises(InputError, match=r"notes\.txt is not an image"):
+        data.from_folder(tmp_path, PREPROCESSING)
+    with pytest.raises(InputError, match="3 of 23 files .* cannot be read, more than 10%; the first: .*cut"):
+        data.from_folder(tmp_path, PREPROCESSING, on_bad="skip")
+    (tmp_path / "b" / "gone.jpg").unlink()
+    splits = data.from_folder(tmp_path, PREPROCESSING, on_bad="skip")
+    assert [len(part) for part in splits] == [14, 2, 4]
+    assert ["cut.png" in splits.train.skipped[0], "notes.txt" in splits.train.skipped[1]] == [True, True]
+    assert splits.test.skipped == splits.train.skipped
 
 
 def test_the_fingerprint_moves_with_the_folder_and_changes_with_the_files(tmp_path):
@@ -90,7 +150,7 @@ def test_folders_that_cannot_be_used(tmp_path):
     (tmp_path / "share" / "a" / "notes.txt").rename(tmp_path / "share" / "a" / "notes.jpg")
     splits = data.from_folder(tmp_path / "share", PREPROCESSING, validation=0, test=0)
     with pytest.raises(data.BadImage, match=r"notes\.jpg: not an image"):
-        data.decoded(splits.train)
+        splits.train.take(np.arange(len(splits.train)))
 
 
 @pytest.mark.parametrize(
