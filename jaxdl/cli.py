@@ -6,6 +6,7 @@ import io
 import json
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -13,13 +14,28 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import tyro
 from rich.console import Console
 from rich.table import Table
 
 import jaxdl
-from jaxdl import data, features, losses, models, optim, parallel, pretrained, rates, report, runs, transfer, trees
+from jaxdl import (
+    data,
+    features,
+    losses,
+    metrics,
+    models,
+    optim,
+    parallel,
+    pretrained,
+    rates,
+    report,
+    runs,
+    transfer,
+    trees,
+)
 from jaxdl.augment import PHOTOS, Affine
 from jaxdl.errors import InputError, nearest
 
@@ -29,17 +45,31 @@ RunPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 
 @dataclass(frozen=True)
 class Data:
-    """The photographs: a folder for each class, inside train/ and test/ or not."""
+    """How the data are parted, and kept."""
 
     validation: float = 0.1
-    """Share of the training images held out to choose the best epoch, where there is no folder validation/."""
+    """Share of the training data held out to choose the best epoch, where there is no folder validation/."""
     test: float = 0.2
     """Share held out to measure the result, where there is no folder test/."""
     seed: int = 0
-    """Of the split, the order of the images, augmentation, dropout and fresh weights."""
+    """Of the split, the order of the examples, augmentation, dropout and fresh weights."""
+    on_bad: data.OnBad = "error"
+    """Files in a folder that are no images or damaged: the first is an error, or they are left out and listed."""
+    cache: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="(default: memory only)")] = None
+    """Where decoded images, and features of frozen networks, are kept for the next run."""
 
     def load(self, folder: Path, preprocessing: data.Preprocessing) -> data.Splits:
-        return data.from_folder(folder, preprocessing, validation=self.validation, test=self.test, seed=self.seed)
+        shares: Any = {"validation": self.validation, "test": self.test, "seed": self.seed}
+        splits = data.from_folder(folder, preprocessing, **shares, on_bad=self.on_bad)
+        _list("files are left out", _skipped(splits), sys.stderr)
+        return splits
+
+    def decoded(self, splits: data.Splits) -> data.Splits:
+        """The images decoded once and for all, where that can be kept; says so."""
+        kept = data.Splits(*(source and data.decoded(source, self.cache) for source in splits))
+        if isinstance(kept.train, data.Images):
+            print("too many images for memory: they are decoded in every epoch; --cache keeps them", file=sys.stderr)
+        return kept
 
 
 @dataclass(frozen=True)
@@ -56,8 +86,6 @@ class FineTune:
     recipe: Annotated[transfer.Recipe, tyro.conf.arg(name="")] = field(default_factory=transfer.Recipe)
     batch_size: int = 32
     """Images in a batch, over all devices."""
-    cache: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="(default: memory only)")] = None
-    """Where the head's features are kept for the next run."""
     data: Annotated[Data, tyro.conf.arg(name="")] = field(default_factory=Data)
     augment: Affine = PHOTOS
 
@@ -74,17 +102,45 @@ class FineTune:
         changed = {} if recipe.dropout is None else {"dropout": recipe.dropout}
         spec = {"name": weights.name, "options": {**weights.options, **changed}, "from": self.model}
         loss = losses.label_smoothing(recipe.label_smoothing)
-        _train(self, out, spec, model, variables, weights.preprocessing, splits, phases, loss, self.cache)
+        _train(self, out, spec, model, variables, weights.preprocessing, splits, phases, loss)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of a table: which one is predicted, and how the others are read."""
+
+    target: Annotated[str | None, tyro.conf.arg(metavar="COLUMN")] = None
+    """The column to predict; without a header its number from 0, or -1 for the last."""
+    drop: Annotated[tuple[str, ...], tyro.conf.arg(metavar="COLUMN...")] = ()
+    """Columns to leave out, such as identifiers."""
+    categorical: Annotated[tuple[str, ...], tyro.conf.arg(metavar="COLUMN...")] = ()
+    """Columns whose numbers are names."""
+    task: Literal["classification", "regression"] | None = None
+    """None: classes, where the target is text or has at most ten different values, all whole numbers."""
+    scale: Literal["standard", "minmax"] | None = "standard"
+    """Numbers to mean 0 and standard deviation 1, to the range 0 to 1, or as they are."""
+    header: bool = True
+    """Whether the first line names the columns."""
+
+    def load(self, path: Path, parts: Data) -> data.TableSplits:
+        if self.target is None:
+            raise InputError(f"say with --target which column of {path} is to be predicted")
+        shares: Any = {"validation": parts.validation, "test": parts.test, "seed": parts.seed}
+        return data.from_csv(path, **vars(self), **shares)
 
 
 @dataclass(frozen=True)
 class Train:
-    """Train a network from scratch on a folder of images."""
+    """Train a network from scratch on a folder of images, or on a table."""
 
-    folder: Folder
-    """Images in a folder for each class, inside train/ and test/ or not."""
-    model: str = "tiny_vgg"
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER|TABLE.csv")]
+    """Images in a folder for each class, inside train/ and test/ or not; or a table with a --target."""
+    model: Annotated[str | None, tyro.conf.arg(help_behavior_hint="(default: tiny_vgg, dense for a table)")] = None
     """Any of `jaxdl models`."""
+    hidden: Annotated[
+        tuple[int, ...] | None, tyro.conf.arg(metavar="WIDTH...", help_behavior_hint="(default: the network's own)")
+    ] = None
+    """Widths of the dense hidden layers."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="RUN", help_behavior_hint="(default: runs/FOLDER-MODEL)")] = None
     """The run directory to make."""
     size: Annotated[
@@ -95,83 +151,107 @@ class Train:
     """Start from what fits of a weight file, an earlier run, or another source of weights, and print what did."""
     strict: bool = False
     """All of those weights must fit."""
-    epochs: int = 10
-    """Passes over the training images."""
+    epochs: Annotated[int | None, tyro.conf.arg(help_behavior_hint="(default: 10, 100 for a table)")] = None
+    """Passes over the training data."""
     learning_rate: float = 1e-3
     """Highest learning rate; it warms up, and falls to zero at the end."""
     batch_size: int = 32
-    """Images in a batch, over all devices."""
+    """Examples in a batch, over all devices."""
     data: Annotated[Data, tyro.conf.arg(name="")] = field(default_factory=Data)
+    columns: Annotated[Columns, tyro.conf.arg(name="")] = field(default_factory=Columns)
     augment: Affine = PHOTOS
 
     def run(self) -> None:
-        out = self.out or Path("runs") / f"{self.folder.resolve().name}-{self.model}"
+        table = self.folder.is_file() or self.folder.suffix == ".csv"
+        name = self.model or ("dense" if table else "tiny_vgg")
+        out = self.out or Path("runs") / f"{self.folder.resolve().stem if table else self.folder.resolve().name}-{name}"
         runs.check_new(out)
-        models.create(self.model, 2)
-        preprocessing = data.Preprocessing(self.size if self.size is not None else models.input_size(self.model) or 64)
-        splits = self.data.load(self.folder, preprocessing)
         # The averages of batch normalisation settle within a few hundred steps, not in ImageNet's hundred thousand.
-        model_options = {"bn_momentum": 0.9} if self.model.startswith("efficientnet") else {}
-        model = models.create(self.model, len(splits.train.classes), **model_options)
-        phases = (optim.Phase(self.epochs, self.learning_rate),)
+        model_options: dict[str, Any] = {"bn_momentum": 0.9} if name.startswith("efficientnet") else {}
+        if self.hidden is not None:
+            model_options["hidden"] = self.hidden
+        models.create(name, 2, **model_options)
+        preprocessing: data.Preprocessing | data.TablePreprocessing
+        if table:
+            if self.size is not None or self.augment != PHOTOS:
+                raise InputError(f"--size and --augment are for images; {self.folder} is a table")
+            *parts, preprocessing = self.columns.load(self.folder, self.data)
+            splits = data.Splits(*parts)
+        else:
+            if self.columns != Columns():
+                raise InputError(f"--target and other options of columns are for tables; {self.folder} is none")
+            preprocessing = data.Preprocessing(self.size if self.size is not None else models.input_size(name) or 64)
+            splits = self.data.load(self.folder, preprocessing)
+        model = models.create(name, len(splits.train.classes) or 1, **model_options)
+        phases = (optim.Phase(self.epochs if self.epochs is not None else 100 if table else 10, self.learning_rate),)
         variables = None
         if self.weights is not None:
-            shape = (preprocessing.size, preprocessing.size, len(preprocessing.mean))
+            shape = np.shape(jaxdl.train.inputs(splits.train[0]))
             fresh = models.init(model, jax.random.key(self.data.seed), shape)
             loaded = transfer.partial_load(fresh, _weights(self.weights).variables, strict=self.strict)
             print(loaded, file=sys.stderr)
             variables = loaded.variables
-        spec = {"name": self.model, "options": model_options, "from": self.weights}
+        spec = {"name": name, "options": model_options, "from": self.weights}
         _train(self, out, spec, model, variables, preprocessing, splits, phases, losses.cross_entropy)
 
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Measure a trained network on a folder's test/, or on what the run held out of this folder, else on all of it."""
+    """Measure a trained network on a folder's test/, or on what the run held out of this folder or table, else on all
+    of it."""
 
     path: RunPath
     """A run directory."""
-    folder: Folder
-    """Images in a folder for each of the run's classes."""
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER|TABLE.csv")]
+    """Images in a folder for each of the run's classes; or a table with the run's target."""
     batch_size: int = 32
-    """Images in a batch."""
+    """Examples in a batch."""
     json: bool = False
-    """Print one JSON object and nothing else: accuracy, loss, count, split."""
+    """Print one JSON object and nothing else: accuracy (or mae and r2), loss, count, split."""
 
     def run(self) -> None:
         run = runs.load(self.path)
         source, split = _unseen(run, self.folder)
-        options: Any = {"batch_size": self.batch_size, "normalize": run.preprocessing.normalize, "mesh": _mesh()}
-        figures = jaxdl.evaluate(run.model, run.variables(), source, **options) | {"split": split}
+        figures = _measured(run.model, run.variables(), source, run.preprocessing, self.batch_size)
         if self.json:
-            print(json.dumps(figures))
+            print(json.dumps(figures | {"split": split}))
         else:
-            accuracy, loss, count = figures["accuracy"], figures["loss"], figures["count"]
-            print(f"accuracy {accuracy:.4f}  loss {loss:.4f}  on {count} images ({split})")
+            print(f"{_figures(figures)}, loss {figures['loss']:.4f} on {_counted(figures, run)} ({split})")
 
 
 @dataclass(frozen=True)
 class Predict:
-    """Say what is on images."""
+    """Say what is on images, or what is predicted for the rows of a table."""
 
     path: RunPath
     """A run directory."""
-    images: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE...")]
-    """Image files."""
+    images: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE...|ROWS.csv")]
+    """Image files; or a table, which needs no target."""
     json: bool = False
-    """Print one JSON list and nothing else: path, label, probability and the top 5 of each image."""
+    """Print one JSON list and nothing else: path (or row, from 1), label, probability and the top 5 of each image; of
+    rows that are given a number, row and value."""
 
     def run(self) -> None:
         if not self.images:
-            raise InputError("give at least one image after the run directory")
+            raise InputError("give at least one image, or a table, after the run directory")
         run = runs.load(self.path)
-        answers = _answers(run.model, run.variables(), run.preprocessing, self.images, run.classes)
+        preprocessing = run.preprocessing
+        if isinstance(preprocessing, data.Preprocessing):
+            answers = _answers(run.model, run.variables(), preprocessing, self.images, run.classes)
+        elif len(self.images) == 1:
+            answers = _row_answers(run.model, run.variables(), preprocessing, self.images[0])
+        else:
+            raise InputError(f"{self.path} was trained on a table; give one file of rows, got {len(self.images)}")
         if self.json:
             print(json.dumps(answers))
             return
         for answer in answers:
+            said = f"{answer['path']}:" if "path" in answer else f"row {answer['row']}:"
+            if "value" in answer:
+                print(f"{said} {answer['value']:.6g}")
+                continue
             rest = ", ".join(f"{other['label']} {other['probability']:.2f}" for other in answer["top"][1:3])
-            print(f"{answer['path']}: {answer['label']} {answer['probability']:.2f} ({rest})")
+            print(f"{said} {answer['label']} {answer['probability']:.2f} ({rest})")
 
 
 @dataclass(frozen=True)
@@ -243,8 +323,6 @@ class LrFind:
     recipe: Annotated[transfer.Recipe, tyro.conf.arg(name="")] = field(default_factory=transfer.Recipe)
     batch_size: int = 32
     """Images in a batch."""
-    cache: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="(default: memory only)")] = None
-    """Where the head's features are kept for the next run."""
     data: Annotated[Data, tyro.conf.arg(name="")] = field(default_factory=Data)
     augment: Affine = PHOTOS
     json: bool = False
@@ -256,7 +334,7 @@ class LrFind:
         weights = _weights(self.model)
         pixels = weights.preprocessing
         splits = self.data.load(self.folder, pixels)
-        train, validation = data.decoded(splits.train), splits.validation and data.decoded(splits.validation)
+        train, validation, _ = self.data.decoded(splits._replace(test=None))
         model, variables = transfer.new_head(
             weights.model, weights.variables, len(splits.train.classes), dropout=self.recipe.dropout
         )
@@ -266,9 +344,9 @@ class LrFind:
         shared["batch_size"] = self.batch_size
         phase = head[0] if head and not self.whole else last
         if self.whole and head:
-            more: Any = {"variables": variables, "phases": head, "loss": loss, "cache": self.cache}
+            more: Any = {"variables": variables, "phases": head, "loss": loss, "cache": self.data.cache}
             variables = jaxdl.fit(model, train, validation, **more, **shared, progress=not self.json).variables
-        stage = features.prepare(model, variables, phase, train, validation, **shared, folder=self.cache)
+        stage = features.prepare(model, variables, phase, train, validation, **shared, folder=self.data.cache)
         same: Any = {"batch_size": self.batch_size, "loss": loss, "seed": self.data.seed}
         if self.grid:
             found = rates.grid(stage, phase, np.geomspace(1e-4, 0.1, self.grid).tolist(), **same)
@@ -321,8 +399,10 @@ class Show:
         run = runs.load(self.path)
         params = run.shapes["params"]
         print(trees.table(params, trees.mask(params, run.config["phases"][-1]["trainable"])))
+        if isinstance(run.preprocessing, data.TablePreprocessing):
+            print(f"features: {', '.join(run.preprocessing.features)}; target: {run.preprocessing.target.name}")
         if summary := run.result():
-            print(_result(summary))
+            print(_result(summary, run))
 
 
 @dataclass(frozen=True)
@@ -413,6 +493,82 @@ class Weights:
         self.command.run()
 
 
+@dataclass(frozen=True)
+class Look:
+    """Count the images of a folder, measure them, find what is wrong with them, and draw some of them on a sheet."""
+
+    folder: Folder
+    """Images in a folder for each class, inside train/ and test/ or not."""
+    out: Annotated[Path, tyro.conf.arg(metavar="PICTURE")] = Path("inspect.png")
+    """The sheet of random images to make."""
+    seed: int = 0
+    """Another one draws other images."""
+    json: bool = False
+    """Print one JSON object and nothing else."""
+
+    def run(self) -> None:
+        found = data.survey(self.folder)
+        data.check_seed(self.seed)
+        shown = np.random.default_rng(self.seed).permutation(len(found.images))[:24]
+        if len(shown):
+            labels, files = zip(*(found.images[n] for n in np.sort(shown)), strict=True)
+            report.sheet([data.decode(file) for file in files], labels).savefig(self.out, dpi=100)
+        if self.json:
+            print(json.dumps({**dataclasses.asdict(found), "images": len(found.images)}))
+            return
+        classes = sorted({name for split in found.counts.values() for name in split})
+        rows = [("class", *found.counts)]
+        rows += [(name, *(f"{split.get(name, 0):,}" for split in found.counts.values())) for name in classes]
+        rows += [("", *(f"{sum(split.values()):,}" for split in found.counts.values()))]
+        print(trees.columns(rows, right=tuple(range(1, len(rows[0])))), end="\n\n")
+        print(", ".join(f"{count:,} {ending}" for ending, count in found.formats.items()))
+        print("height × width: " + ", ".join(f"{name} {h} × {w}" for name, (h, w) in found.sizes.items()))
+        _list("files cannot be read", list(found.bad.values()))
+        _list("files are not images", found.foreign)
+        _list("groups of files have the same content", [" = ".join(group) for group in found.duplicates])
+        print(f"picture: {self.out}" if len(shown) else "no image can be drawn")
+
+
+@dataclass(frozen=True)
+class Augmented:
+    """Draw images of a folder as they are, and as training sees them."""
+
+    folder: Folder
+    """Images in a folder for each class, inside train/ and test/ or not."""
+    out: Annotated[Path, tyro.conf.arg(metavar="PICTURE")] = Path("augment.png")
+    """The sheet to make."""
+    size: Annotated[int, tyro.conf.arg(metavar="PIXELS")] = 224
+    """Height and width."""
+    seed: int = 0
+    """Another one draws other images and other changes."""
+    augment: Affine = PHOTOS
+
+    def run(self) -> None:
+        found = data.survey(self.folder).images
+        if not found:
+            raise InputError(f"no image of {self.folder} can be read; see `jaxdl data inspect {self.folder}`")
+        data.check_seed(self.seed)
+        pixels = data.Preprocessing(self.size)
+        shown = np.random.default_rng(self.seed).permutation(len(found))[:4]
+        images = np.stack([pixels.resize(found[n][1]) for n in shown])
+        report.augmentations(images, self.augment, jax.random.key(self.seed)).savefig(self.out, dpi=100)
+        print(f"picture: {self.out}")
+
+
+@dataclass(frozen=True)
+class DataTools:
+    """Look at data: what is in a folder of images, and what augmentation makes of it."""
+
+    command: tyro.conf.OmitSubcommandPrefixes[
+        tyro.conf.OmitArgPrefixes[
+            Annotated[Look, tyro.conf.subcommand("inspect")] | Annotated[Augmented, tyro.conf.subcommand("augment")]
+        ]
+    ]
+
+    def run(self) -> None:
+        self.command.run()
+
+
 def _weights(source: str, model: str | None = None, flavour: Any = None) -> pretrained.Weights:
     """A network with weights, from a run directory or from whatever `pretrained.read` takes."""
     if not Path(source).is_dir():
@@ -421,6 +577,18 @@ def _weights(source: str, model: str | None = None, flavour: Any = None) -> pret
     if model not in (None, weights.name):
         raise InputError(f"{source} holds {weights.name}, not {model}")
     return weights
+
+
+def _skipped(splits: data.Splits) -> list[str]:
+    """What is wrong with each file that was left out."""
+    return list(dict.fromkeys(line for part in splits if part is not None for line in getattr(part, "skipped", ())))
+
+
+def _list(what: str, lines: Sequence[str], file: Any = None, most: int = 10) -> None:
+    """Print how many there are, and the first of them."""
+    if lines:
+        more = [f"… and {len(lines) - most} more"] if len(lines) > most else []
+        print(f"{len(lines)} {what}:", *lines[:most], *more, sep="\n  ", file=file)
 
 
 def _pairs(values: dict[str, Any]) -> str:
@@ -433,21 +601,22 @@ def _train(
     spec: dict[str, Any],
     model: Any,
     variables: dict[str, Any] | None,
-    preprocessing: data.Preprocessing,
+    preprocessing: data.Preprocessing | data.TablePreprocessing,
     splits: data.Splits,
     phases: tuple[optim.Phase, ...],
     loss: losses.Loss,
-    cache: Path | None = None,
 ) -> None:
-    """What `fine-tune` and `train` share: decode, train, keep the run, measure on the test images."""
+    """What `fine-tune` and `train` share: decode, train, keep the run, measure on the test data."""
     started = time.perf_counter()
-    train, validation, test = (source and data.decoded(source) for source in splits)
+    train, validation, test = options.data.decoded(splits)
     counts = {"training": train, "validation": validation, "test": test}
     counts = {name: 0 if part is None else len(part) for name, part in counts.items()}
     said = ", ".join(f"{count} {name}" for name, count in counts.items())
-    print(f"{len(splits.train.classes)} classes; images: {said}", file=sys.stderr)
+    images = isinstance(preprocessing, data.Preprocessing)
+    goal = f"{len(train.classes)} classes" if train.classes else "a number to predict"
+    print(f"{goal}; {'images' if images else 'rows'}: {said}", file=sys.stderr)
     config = {
-        "model": {"num_classes": len(splits.train.classes), **spec},
+        "model": {"num_classes": len(splits.train.classes) or 1, **spec},
         "classes": splits.train.classes,
         "preprocessing": preprocessing,
         "data": {
@@ -455,11 +624,11 @@ def _train(
             **vars(options.data),
             "fingerprint": data.fingerprint(*splits),
             "counts": counts,
+            "skipped": _skipped(splits),
         },
         "phases": phases,
         "command": options,
     }
-    mesh = _mesh()
     with runs.create(out, config) as run:
         jaxdl.fit(
             model,
@@ -468,41 +637,83 @@ def _train(
             phases=phases,
             variables=variables,
             batch_size=options.batch_size,
-            loss=loss,
-            augment=options.augment,
-            normalize=preprocessing.normalize,
+            augment=options.augment if images else None,
             seed=options.data.seed,
-            mesh=mesh,
-            cache=cache,
+            mesh=_mesh(),
+            cache=options.data.cache,
             callbacks=(run.record,),
+            **({"loss": loss} | _terms(preprocessing)),
         )
         figures: dict[str, Any] = {"accuracy": None, "loss": None, "count": 0}
         if test is not None:
-            same: Any = {"batch_size": options.batch_size, "normalize": preprocessing.normalize, "mesh": mesh}
-            figures = jaxdl.evaluate(model, run.variables(), test, **same)
-        print(_result(run.finish({**figures, "seconds": time.perf_counter() - started})))
+            figures = _measured(model, run.variables(), test, preprocessing, options.batch_size)
+        print(_result(run.finish({**figures, "seconds": time.perf_counter() - started}), run))
     print(f"run directory: {out}")
 
 
-def _result(summary: dict[str, Any]) -> str:
-    if summary["accuracy"] is None:
-        return f"trained in {summary['seconds']:.0f} s; no test images"
-    return (
-        f"test accuracy {summary['accuracy']:.4f} on {summary['count']} images, trained in {summary['seconds']:.0f} s"
-    )
+def _terms(preprocessing: data.Preprocessing | data.TablePreprocessing) -> dict[str, Any]:
+    """What training and evaluation go by, where it is not the default: the preprocessing on the device, and for a
+    number that is predicted the squared error and, in its own units, the mean absolute error."""
+    if isinstance(preprocessing, data.Preprocessing):
+        return {"normalize": preprocessing.normalize}
+    if isinstance(preprocessing.target, data.Categorical):
+        return {}
+    scale = preprocessing.target.scale
+    error = metrics.mean(lambda outputs, labels: scale * jnp.abs(outputs[:, 0] - labels))
+    return {"loss": losses.squared_error, "metrics": {"mae": error}}
 
 
-def _unseen(run: runs.Run, folder: Path) -> tuple[data.Source, str]:
-    """The images of a folder that the run has not been trained on, and what they are called."""
-    if (folder / "test").is_dir():
-        return data.scan(folder / "test", run.preprocessing, run.classes), "test"
-    if spec := run.config.get("data"):
+def _measured(
+    model: Any,
+    variables: Any,
+    source: data.Source,
+    preprocessing: data.Preprocessing | data.TablePreprocessing,
+    batch_size: int,
+) -> dict[str, Any]:
+    """Accuracy, or for a number that is predicted mae and r2 (None where all labels are equal); loss and count."""
+    options: Any = {"batch_size": batch_size, "mesh": _mesh(), **_terms(preprocessing)}
+    figures = jaxdl.evaluate(model, variables, source, **options)
+    if "mae" in figures:
+        spread = float(np.var(source.labels, dtype=float))
+        figures["r2"] = 1 - figures["loss"] / spread if spread else None
+    return figures
+
+
+def _figures(figures: dict[str, Any]) -> str:
+    if "mae" not in figures:
+        return f"accuracy {figures['accuracy']:.4f}"
+    r2 = "" if figures["r2"] is None else f", R² {figures['r2']:.4f}"
+    return f"mean absolute error {figures['mae']:.6g}{r2}"
+
+
+def _counted(figures: dict[str, Any], run: runs.Run) -> str:
+    return f"{figures['count']} {'images' if isinstance(run.preprocessing, data.Preprocessing) else 'rows'}"
+
+
+def _result(summary: dict[str, Any], run: runs.Run) -> str:
+    trained = f"trained in {summary['seconds']:.0f} s"
+    if not summary["count"]:
+        return f"{trained}; nothing to test on"
+    return f"test {_figures(summary)} on {_counted(summary, run)}, {trained}"
+
+
+def _unseen(run: runs.Run, path: Path) -> tuple[data.Source, str]:
+    """The images of a folder, or rows of a table, that the run has not been trained on, and what they are called."""
+    preprocessing, spec = run.preprocessing, run.config.get("data")
+    if isinstance(preprocessing, data.Preprocessing) and (path / "test").is_dir():
+        return data.scan(path / "test", preprocessing, run.classes), "test"
+    if spec:
         shares = {name: spec[name] for name in ("validation", "test", "seed")}
-        with contextlib.suppress(InputError):  # a folder that cannot be split is another one
-            splits = data.from_folder(folder, run.preprocessing, **shares)
+        with contextlib.suppress(InputError):  # what cannot be split is another folder or table
+            if isinstance(preprocessing, data.Preprocessing):
+                splits = data.from_folder(path, preprocessing, **shares, on_bad=spec["on_bad"])
+            else:
+                splits = data.Splits(*data.from_csv(path, **run.config["command"]["columns"], **shares)[:3])
             if splits.test is not None and data.fingerprint(*splits) == spec["fingerprint"]:
                 return splits.test, "test"
-    return data.scan(folder, run.preprocessing, run.classes), "all"
+    if isinstance(preprocessing, data.Preprocessing):
+        return data.scan(path, preprocessing, run.classes), "all"
+    return preprocessing.labelled(path), "all"
 
 
 def _answers(
@@ -514,11 +725,26 @@ def _answers(
     for path, logits in zip(
         images, jaxdl.predict(model, variables, pixels, normalize=preprocessing.normalize), strict=True
     ):
-        p = np.exp(logits - logits.max())
-        p /= p.sum()
-        top = [{"label": classes[n], "probability": float(p[n])} for n in np.argsort(-p)[:5]]
-        answers.append({"path": str(path), **top[0], "top": top})
+        answers.append({"path": str(path), **_likeliest(logits, classes)})
     return answers
+
+
+def _row_answers(
+    model: Any, variables: Any, preprocessing: data.TablePreprocessing, path: Path
+) -> list[dict[str, Any]]:
+    """For each row of a table its number, from 1, and the likeliest classes, or the value in the target's units."""
+    outputs, target = jaxdl.predict(model, variables, preprocessing(path)), preprocessing.target
+    if isinstance(target, data.Categorical):
+        return [{"row": n, **_likeliest(logits, target.categories)} for n, logits in enumerate(outputs, 1)]
+    return [{"row": n, "value": float(value)} for n, value in enumerate(preprocessing.values(outputs), 1)]
+
+
+def _likeliest(logits: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
+    """The likeliest class, and the five likeliest."""
+    p = np.exp(logits - logits.max())
+    p /= p.sum()
+    top = [{"label": classes[n], "probability": float(p[n])} for n in np.argsort(-p)[:5]]
+    return {**top[0], "top": top}
 
 
 def _mesh() -> Any:
@@ -536,6 +762,7 @@ COMMANDS: dict[str, Any] = {
     "models": Models,
     "show": Show,
     "weights": Weights,
+    "data": DataTools,
 }
 
 
@@ -543,7 +770,9 @@ def main(arguments: list[str] | None = None) -> None:
     """The entry point of `jaxdl`. Exit code 2 and one line on standard error for whatever the user can put right."""
     parallel.configure()
     try:
-        _parse(sys.argv[1:] if arguments is None else arguments).run()
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_: print(f"jaxdl: {message}", file=sys.stderr)
+            _parse(sys.argv[1:] if arguments is None else arguments).run()
     except InputError as error:
         print("; ".join([f"jaxdl: {error}", *getattr(error, "__notes__", ())]), file=sys.stderr)
         sys.exit(2)

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdl import checkpoint, models
-from jaxdl.data import Preprocessing
+from jaxdl.data import Preprocessing, TablePreprocessing
 from jaxdl.errors import InputError
 from jaxdl.loop import Event
 from jaxdl.pretrained import Weights
@@ -50,15 +50,20 @@ class Run:
         return models.create(spec["name"], spec["num_classes"], **spec["options"])
 
     @property
-    def preprocessing(self) -> Preprocessing:
+    def preprocessing(self) -> Preprocessing | TablePreprocessing:
+        """That of images, or of the rows of a table."""
         spec: Any = self.config["preprocessing"]
+        if "columns" in spec:
+            return TablePreprocessing.from_plain(spec)
         return Preprocessing(**{**spec, "mean": tuple(spec["mean"]), "std": tuple(spec["std"])})
 
     @property
     def shapes(self) -> dict[str, Any]:
         """The model's variables as shapes."""
-        preprocessing = self.preprocessing
-        return models.shapes(self.model, (preprocessing.size, preprocessing.size, len(preprocessing.mean)))[0]
+        expected = self.preprocessing
+        if isinstance(expected, TablePreprocessing):
+            return models.shapes(self.model, (len(expected.features),))[0]
+        return models.shapes(self.model, (expected.size, expected.size, len(expected.mean)))[0]
 
     def variables(self) -> dict[str, Any]:
         """The trained variables: those of the best epoch."""
@@ -188,9 +193,12 @@ def weights(path: str | Path) -> Weights:
     """The trained network of a run as `pretrained.read` gives those of weight files.
 
     Raises:
-      InputError: as `load`.
+      InputError: as `load`, or the network is one for tables.
     """
     run = load(path)
+    preprocessing = run.preprocessing
+    if isinstance(preprocessing, TablePreprocessing):
+        raise InputError(f"{path} was trained on a table; only networks for images can be used here")
     spec, own = run.config["model"], f"trained by jaxdl {version('jaxdl')}"
     options, source = spec["options"], f"{own} from {spec['from']}" if spec.get("from") else own
     return Weights(
@@ -198,7 +206,7 @@ def weights(path: str | Path) -> Weights:
         spec["num_classes"],
         options,
         run.variables(),
-        run.preprocessing,
+        preprocessing,
         source=source,
         classes=run.classes,
     )

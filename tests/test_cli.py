@@ -1,5 +1,6 @@
 """The command line as a user meets it: real processes for the main job, in-process for what goes wrong."""
 
+import csv
 import json
 import os
 import re
@@ -9,9 +10,10 @@ import sys
 import numpy as np
 import pytest
 import skimage.data
+import sklearn.metrics
 from PIL import Image
 
-from jaxdl import cli
+from jaxdl import cli, runs
 
 
 def jaxdl(*arguments, cwd):
@@ -36,7 +38,20 @@ def photos(tmp_path_factory):
             for n in range(count):
                 y, x = draw.integers(512 - 96), left + draw.integers(256 - 96)
                 Image.fromarray(photograph[y : y + 96, x : x + 96]).save(folder / f"{n}.png")
+    homes(root / "homes.csv", 60)
     return root
+
+
+def homes(path, count, seed=0):
+    """A made-up table: prices of homes by area and town, and whether they are sold."""
+    draw = np.random.default_rng(seed)
+    lines = ["id,area,town,price,sold"]
+    for n in range(count):
+        area, town = draw.integers(40, 200), draw.choice(["Aldorf", "Besel"])
+        price = 3.5 * area + 90 * (town == "Besel") + draw.normal(scale=9)
+        lines.append(f"H{n},{area if n % 9 else ''},{town},{price:.1f},{'yes' if price < 450 else 'no'}")
+    path.write_text("\n".join(lines))
+    return path
 
 
 @pytest.mark.slow
@@ -73,7 +88,7 @@ def test_fine_tune_evaluate_predict_show(photos):
     assert found["suggestion"] in np.geomspace(1e-4, 0.1, 3)
     assert len(found["accuracies"]) == 3
     assert "suggested learning rate of the phase 'head'" in jaxdl("lr-find", "photos", "--cache", "kept", cwd=photos)
-    assert len(list((photos / "kept").iterdir())) == 4  # of two networks, the training and the validation images
+    assert len(list((photos / "kept").iterdir())) == 6  # training and validation images, and their features of two networks
     assert (photos / "lr-find.png").stat().st_size > 9000
 
 
@@ -99,6 +114,55 @@ def test_classify_names_what_is_on_a_photograph(tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 6
     assert lines[1].endswith("espresso")
+
+
+@pytest.mark.parametrize(("target", "other"), [("price", "sold"), ("sold", "price")])
+def test_a_table_is_learned_measured_and_predicted(target, other, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    homes(tmp_path / "homes.csv", 120)
+    cli.main(["train", "homes.csv", "--target", target, "--drop", "id", other, "--hidden", "8", "--epochs", "3"])
+    said = capsys.readouterr()
+    run = runs.load("runs/homes-dense")
+    assert run.config["model"]["options"] == {"hidden": [8]}
+    summary = run.result()
+
+    cli.main(["evaluate", "runs/homes-dense", "homes.csv", "--json"])
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["split"] == "test"
+    assert {name: figures[name] for name in figures if name != "split"} == pytest.approx(
+        {name: summary[name] for name in figures if name != "split"}
+    )
+
+    homes(tmp_path / "new.csv", 30, seed=1)
+    cli.main(["evaluate", "runs/homes-dense", "new.csv", "--json"])
+    figures = json.loads(capsys.readouterr().out)
+    assert (figures["split"], figures["count"]) == ("all", 30)
+    table = list(csv.DictReader((tmp_path / "new.csv").read_text().splitlines()))
+    truth = [row.pop(target) for row in table]
+    with (tmp_path / "rows.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, table[0])
+        writer.writeheader()
+        writer.writerows(table)
+    cli.main(["predict", "runs/homes-dense", "rows.csv", "--json"])
+    answers = json.loads(capsys.readouterr().out)
+    assert [answer["row"] for answer in answers] == list(range(1, 31))
+    cli.main(["predict", "runs/homes-dense", "rows.csv"])
+    lines = capsys.readouterr().out.splitlines()
+    cli.main(["show", "runs/homes-dense"])
+    shown = capsys.readouterr().out
+    assert f"features: area, town=Aldorf, town=Besel; target: {target}" in shown
+    if target == "price":
+        truth, values = np.array(truth, float), [answer["value"] for answer in answers]
+        assert figures["mae"] == pytest.approx(sklearn.metrics.mean_absolute_error(truth, values), rel=1e-4)
+        assert figures["r2"] == pytest.approx(sklearn.metrics.r2_score(truth, values), rel=1e-3)
+        assert lines[0] == f"row 1: {values[0]:.6g}"
+        assert f"test mean absolute error {summary['mae']:.6g}, R² {summary['r2']:.4f} on 24 rows" in said.out
+        assert f"test mean absolute error {summary['mae']:.6g}" in shown
+    else:
+        labels = [answer["label"] for answer in answers]
+        assert figures["accuracy"] == pytest.approx(sklearn.metrics.accuracy_score(truth, labels))
+        assert lines[0].startswith(f"row 1: {labels[0]} ")
+        assert f"test accuracy {summary['accuracy']:.4f} on {summary['count']} rows" in said.out
 
 
 def test_weights_that_fit_in_part(photos, capsys, monkeypatch):
@@ -176,11 +240,19 @@ PROGRESS = ("3 classes; images:", "train:", "head:")  # what may be said before 
         ("fine-tune photos --views -1", "views"),
         ("fine-tune photos --ema 2", "ema"),
         ("fine-tune photos --model photos", "not a run directory"),
-        ("fine-tune photos --cache photos/train/brick/0.png --out new", "cannot keep the features"),
+        ("fine-tune photos --cache photos/train/brick/0.png --out new", "cannot keep files"),
         ("lr-find photos --grid -1", "--grid"),
         ("lr-find photos --grid 4 --head-epochs 0", "has no views"),
         ("lr-find nowhere", "there is no folder nowhere"),
         ("train photos --size 16 --out new --weights nowhere.pth", "nowhere.pth"),
+        ("train photos --target price", "are for tables; photos is none"),
+        ("train photos --model efficientnet_b0 --hidden 8", "efficientnet_b0 has no option 'hidden'"),
+        ("train homes.csv", "say with --target which column of homes.csv"),
+        ("train nowhere.csv --target price", "cannot read the table nowhere.csv"),
+        ("train homes.csv --target prize", "no column 'prize'; the nearest: price"),
+        ("train homes.csv --target price", "leave it out with drop=('id',) (--drop id)"),
+        ("train homes.csv --target price --size 8", "--size and --augment are for images; homes.csv is a table"),
+        ("train homes.csv --target price --drop id --epochs 0", "epochs must be at least 1"),
     ],
 )
 def test_mistakes_get_one_line_and_exit_code_2(arguments, reason, photos, capsys, monkeypatch):

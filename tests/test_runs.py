@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import chex
+import numpy as np
 import pytest
 from conftest import fill
 
@@ -88,6 +89,26 @@ def test_a_run_is_a_source_of_weights(tmp_path):
     assert (weights.name, weights.num_classes, weights.classes) == ("dense", 3, ("a", "b", "c"))
     assert weights.source.startswith("trained by jaxdl")
     chex.assert_trees_all_equal(weights.variables, run.variables())
+
+
+def test_a_run_on_a_table(tmp_path):
+    columns = (data.Numeric("size", 2.0, 0.1, 0.3), data.Categorical("place", ("north", "south")))
+    preprocessing = data.TablePreprocessing(columns, data.Categorical("bought", ("a", "b", "c")), dropped=("id",))
+    with runs.create(tmp_path / "run", {**CONFIG, "preprocessing": preprocessing}) as run:
+        variables = fill(run.model, (3,))
+        source = data.from_arrays(np.eye(3, dtype=np.float32), [0, 1, 2])
+        jaxdl.fit(run.model, source, variables=variables, phases=Phase(1, 0.1), callbacks=(run.record,), progress=False)
+    back = runs.load(run.path)
+    assert back.preprocessing == preprocessing
+    kernel = back.variables()["params"]["dense_0"]["kernel"]
+    assert kernel.shape == back.shapes["params"]["dense_0"]["kernel"].shape == (3, 4)
+    with pytest.raises(InputError, match="was trained on a table"):
+        runs.weights(run.path)
+    config = json.loads((run.path / "config.json").read_text())
+    del config["preprocessing"]["columns"][0]["fill"]
+    (run.path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match="damaged"):
+        runs.load(run.path)
 
 
 def test_a_training_that_fails_at_once_leaves_nothing_behind(tmp_path):

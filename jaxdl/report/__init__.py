@@ -1,5 +1,5 @@
 """Pictures of a training. Each function returns a matplotlib figure; save it with `figure.savefig(path)`."""
 
-from jaxdl.report.plots import curves, learning_rates, predictions
+from jaxdl.report.plots import augmentations, curves, learning_rates, predictions, sheet
 
-__all__ = ["curves", "learning_rates", "predictions"]
+__all__ = ["augmentations", "curves", "learning_rates", "predictions", "sheet"]

@@ -1,9 +1,10 @@
 """Curves and sheets of predicted images."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import jax
 import numpy as np
 
 from jaxdl.errors import InputError
@@ -74,19 +75,55 @@ def predictions(images: np.ndarray, logits: np.ndarray, labels: np.ndarray, clas
       labels: integers `[N]`.
       classes: K names.
     """
+    p = np.exp(logits - logits.max(-1, keepdims=True))
+    p /= p.sum(-1, keepdims=True)
+    guesses = p.argmax(-1)
+    titles = [
+        f"{classes[guess]} {p[n, guess]:.0%}" + ("" if guess == label else f"\nis {classes[label]}")
+        for n, (guess, label) in enumerate(zip(guesses, labels, strict=True))
+    ]
+    return sheet(images, titles, [GOOD if right else BAD for right in guesses == labels])
+
+
+def sheet(images: Sequence[np.ndarray], titles: Sequence[str], colours: Sequence[str] | None = None) -> "Figure":
+    """Images in rows of six, each under its title.
+
+    Args:
+      images: uint8 `[H,W]`, `[H,W,1]` or `[H,W,3]`, of any sizes.
+      colours: of the titles; None for black.
+    """
     columns = min(6, len(images))
     rows = math.ceil(len(images) / columns)
     figure = _figure(figsize=(1.9 * columns, 2.3 * rows))
-    p = np.exp(logits - logits.max(-1, keepdims=True))
-    p /= p.sum(-1, keepdims=True)
     for n, axis in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
         axis.axis("off")
-        if n >= len(images):
-            continue
-        guess, label = int(p[n].argmax()), int(labels[n])
-        axis.imshow(images[n].squeeze(), cmap="gray", vmin=0, vmax=255)
-        title = f"{classes[guess]} {p[n, guess]:.0%}" + ("" if guess == label else f"\nis {classes[label]}")
-        axis.set_title(title, fontsize=9, color=GOOD if guess == label else BAD)
+        if n < len(images):
+            axis.imshow(images[n].squeeze(), cmap="gray", vmin=0, vmax=255)
+            axis.set_title(titles[n], fontsize=9, color=colours[n] if colours else "black")
+    return figure
+
+
+def augmentations(
+    images: np.ndarray, augment: Callable[[Any, Any], Any], key: Any, count: int = 5, title: str = ""
+) -> "Figure":
+    """Images, each at the beginning of a row, and what an augmentation makes of them.
+
+    Args:
+      images: `[N,H,W,C]`, one or three channels, on the scale 0 to 255.
+      augment: `(key, images) -> images`, from `jaxdl.augment`.
+      key: typed PRNG key; column n is drawn from `fold_in(key, n)`.
+      count: how many versions of each image.
+    """
+    changed = [augment(jax.random.fold_in(key, n), images) for n in range(count)]
+    versions = [images, *(getattr(each, "images", each) for each in changed)]  # a mix has more than images
+    figure = _figure(figsize=(1.9 * (1 + count), 1.9 * len(images) + (0.6 if title else 0.3)))
+    axes = figure.subplots(len(images), 1 + count, squeeze=False)
+    for column, version in zip(axes.T, versions, strict=True):
+        for axis, image in zip(column, np.asarray(version), strict=True):
+            axis.axis("off")
+            axis.imshow(np.clip(np.round(image), 0, 255).astype(np.uint8).squeeze(), cmap="gray", vmin=0, vmax=255)
+    axes[0, 0].set_title("original", fontsize=9)
+    figure.suptitle(title)
     return figure
 
 
