@@ -88,7 +88,7 @@ def test_fine_tune_evaluate_predict_show(photos):
     assert found["suggestion"] in np.geomspace(1e-4, 0.1, 3)
     assert len(found["accuracies"]) == 3
     assert "suggested learning rate of the phase 'head'" in jaxdl("lr-find", "photos", "--cache", "kept", cwd=photos)
-    assert len(list((photos / "kept").iterdir())) == 6  # training and validation images, and their features of two networks
+    assert len(list((photos / "kept").iterdir())) == 6  # images of two splits, their features twice
     assert (photos / "lr-find.png").stat().st_size > 9000
 
 

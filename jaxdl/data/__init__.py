@@ -24,6 +24,7 @@ from jaxdl.data.sources import (
 )
 from jaxdl.data.survey import Survey, survey
 from jaxdl.data.tables import Categorical, Numeric, TablePreprocessing, TableSplits, from_csv
+from jaxdl.data.tfds import load
 
 __all__ = [
     "Arrays",
@@ -49,6 +50,7 @@ __all__ = [
     "from_arrays",
     "from_csv",
     "from_folder",
+    "load",
     "order",
     "scan",
     "split",
