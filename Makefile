@@ -5,6 +5,7 @@
 #   make test TESTS="-m 'not slow'"   a part of the tests
 #   make bench-efficientnet       EfficientNet-B0 beside Flax, Keras and PyTorch; writes benchmarks/results/efficientnet.json
 #   make bench-transfer           a new head on a frozen EfficientNet-B0 beside Keras and PyTorch; writes benchmarks/results/transfer.json
+#   make bench-input              decoding, loading, augmentation and dense nets beside Pillow, grain, Keras and PyTorch; writes benchmarks/results/input.json
 #   make parity                   every EfficientNet against the PyTorch and Keras ones; writes docs/parity.md
 
 PYTHON ?= python3
@@ -12,7 +13,7 @@ TESTS ?=
 VENV := .venv$(if $(filter-out python3,$(PYTHON)),-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])'))
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint format parity bench-efficientnet bench-transfer constraints clean
+.PHONY: demo test lint format parity bench-efficientnet bench-transfer bench-input constraints clean
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/python -m experiments.demo
@@ -37,6 +38,9 @@ bench-efficientnet: .venv-peers/.installed
 
 bench-transfer: .venv-peers/.installed
 	.venv-peers/bin/python -m benchmarks.transfer
+
+bench-input: .venv-peers/.installed
+	.venv-peers/bin/python -m benchmarks.input
 
 # An environment of its own for what the library is compared with, made by plain pip.
 .venv-peers/.installed: pyproject.toml constraints.txt benchmarks/peers.txt
