@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -201,6 +202,43 @@ def test_models_lists_every_network(capsys):
     assert rows["efficientnet_lite0"]["weights"] == "installed"
 
 
+def test_data_inspect_and_augment(photos, capsys, tmp_path):
+    folder = shutil.copytree(photos / "photos", tmp_path / "photos")
+    (folder / "train" / "brick" / "cut.png").write_bytes((folder / "train" / "brick" / "0.png").read_bytes()[:500])
+    shutil.copy(folder / "train" / "grass" / "3.png", folder / "test" / "grass" / "same.png")
+    cli.main(["data", "inspect", str(folder), "--out", str(tmp_path / "sheet.png")])
+    said = capsys.readouterr().out
+    assert ["brick", "11", "6"] in [line.split() for line in said.splitlines()]
+    assert "1 files cannot be read:" in said
+    assert "cut.png: damaged image" in said
+    assert re.search(r"test/grass/same\.png = |= .*test/grass/same\.png", said)
+    cli.main(["data", "inspect", str(folder), "--out", str(tmp_path / "sheet.png"), "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert (found["images"], found["counts"]["test"]) == (49, {"brick": 6, "grass": 7, "gravel": 6})
+    assert Image.open(tmp_path / "sheet.png").width > 500
+    cli.main(["data", "augment", str(folder), "--out", str(tmp_path / "augmented.png"), "--augment.rotate", "90"])
+    assert Image.open(tmp_path / "augmented.png").width > 500
+
+
+@pytest.mark.filterwarnings("default:.*more than one split")
+def test_bad_files_are_left_out_and_listed(photos, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = shutil.copytree(photos / "photos", tmp_path / "photos")
+    (folder / "train" / "brick" / "cut.png").write_bytes((folder / "train" / "brick" / "0.png").read_bytes()[:500])
+    shutil.copy(folder / "train" / "grass" / "3.png", folder / "test" / "grass" / "same.png")
+    train = ["train", "photos", "--size", "16", "--epochs", "1", "--out"]
+    with pytest.raises(SystemExit):
+        cli.main([*train, "strict"])
+    assert "cut.png: damaged image" in capsys.readouterr().err
+    cli.main([*train, "run", "--on-bad", "skip", "--cache", "kept"])
+    said = capsys.readouterr().err
+    assert "1 files are left out:\n  photos/train/brick/cut.png: damaged image" in said
+    assert "jaxdl: 1 images of photos are in more than one split, such as" in said
+    (skipped,) = json.loads((tmp_path / "run" / "config.json").read_text())["data"]["skipped"]
+    assert "cut.png" in skipped
+    assert len(list((tmp_path / "kept").iterdir())) == 3
+
+
 PROGRESS = ("3 classes; images:", "train:", "head:")  # what may be said before the mistake is met
 
 
@@ -245,6 +283,12 @@ PROGRESS = ("3 classes; images:", "train:", "head:")  # what may be said before 
         ("lr-find photos --grid 4 --head-epochs 0", "has no views"),
         ("lr-find nowhere", "there is no folder nowhere"),
         ("train photos --size 16 --out new --weights nowhere.pth", "nowhere.pth"),
+        ("data inspect nowhere", "there is no folder nowhere"),
+        ("data inspect photos/train/brick", "no images in photos/train/brick"),
+        ("data inspect photos --seed -1 --out new", "a seed is 0 or more"),
+        ("data augment photos --augment.crop 2 --out new", "crop"),
+        ("data augment photos --size 0 --out new", "size"),
+        ("train photos --on-bad ignore", "--on-bad"),
         ("train photos --target price", "are for tables; photos is none"),
         ("train photos --model efficientnet_b0 --hidden 8", "efficientnet_b0 has no option 'hidden'"),
         ("train homes.csv", "say with --target which column of homes.csv"),
