@@ -559,10 +559,11 @@ class Augmented:
 class DataTools:
     """Look at data: what is in a folder of images, and what augmentation makes of it."""
 
-    command: tyro.conf.OmitSubcommandPrefixes[
-        tyro.conf.OmitArgPrefixes[
+    command: Annotated[
+        tyro.conf.OmitSubcommandPrefixes[
             Annotated[Look, tyro.conf.subcommand("inspect")] | Annotated[Augmented, tyro.conf.subcommand("augment")]
-        ]
+        ],
+        tyro.conf.arg(name=""),
     ]
 
     def run(self) -> None:

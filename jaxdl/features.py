@@ -18,7 +18,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxdl import models, parallel, train, trees
-from jaxdl.augment import Augmentation
+from jaxdl.augment import Augmentation, Chain, OneOf, unmixed
 from jaxdl.data import Arrays, Source, batches, store
 from jaxdl.errors import InputError
 from jaxdl.optim import Phase
@@ -54,8 +54,8 @@ def extract(
       float32 `[1+views,N,F]`, memory-mapped where they are kept.
 
     Raises:
-      InputError: features are to be kept, and `augment` or `normalize` is a function that cannot be told from another;
-        `augment.Affine` and `Preprocessing.normalize` can.
+      InputError: `augment` mixes images, or features are to be kept, and `augment` or `normalize` is a function that
+        cannot be told from another; those of `jaxdl.augment` and `Preprocessing.normalize` can.
     """
     trunk = models.without_head(model)
     variables = {**variables, "params": {k: v for k, v in variables["params"].items() if not k.startswith("head")}}
@@ -70,12 +70,17 @@ def extract(
     forward = train.make_predict_step(trunk, normalize=normalize)
 
     def augmented(variables: Any, batch: Any, key: jax.Array) -> jax.Array:
-        return forward(variables, batch if augment is None else {**batch, "image": augment(key, batch["image"])})
+        if augment is not None:
+            batch = {"image": unmixed(augment, key, train.inputs(batch))}
+        return forward(variables, batch)
 
     plain, compiled = jax.jit(forward), jax.jit(augmented)
     variables = jax.device_put(variables) if mesh is None else parallel.replicate(mesh, variables)
     key = jax.random.key(seed)
-    width = jax.eval_shape(forward, variables, source.take(np.arange(1))).shape[-1]
+    example = source.take(np.arange(1))
+    width = jax.eval_shape(forward, variables, example).shape[-1]
+    if views:
+        jax.eval_shape(augmented, variables, example, key)  # an augmentation that cannot be used raises here
     shape = (1 + views, len(source), width)
 
     def rows() -> Iterator[np.ndarray]:
@@ -195,10 +200,12 @@ def _plain(function: Callable[..., Any] | None) -> str:
     owner = getattr(function, "__self__", function)
     if function is None:
         return "none"
+    if isinstance(owner, Chain | OneOf):
+        return f"{type(owner).__name__}({', '.join(_plain(part) for part in owner.parts)})"
     if not is_dataclass(owner) or isinstance(owner, type):
         raise InputError(
             f"features are kept by what they were made with, and {function!r} does not tell what it does; use "
-            "augment.Affine and Preprocessing.normalize, or keep the features in memory only"
+            "those of jaxdl.augment and Preprocessing.normalize, or keep the features in memory only"
         )
     return f"{owner!r}.{getattr(function, '__name__', '')}"
 

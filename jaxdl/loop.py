@@ -94,7 +94,8 @@ def fit(
       variables: to start from; None for fresh ones.
       batch_size: examples in a batch, over all devices. The last batch may be short; it is padded, and weighted.
       loss, metrics: see `losses` and `metrics`; the same are taken on the validation data. None: accuracy.
-      augment: `(key, images) -> images` on training batches.
+      augment: `(key, images) -> images` on training batches, or a mix of them (`augment.MixUp`): the training loss is
+        then that of the mixed labels, and the training metrics go by the label that counts more.
       normalize: from pixels to the model's input, `preprocessing.normalize`.
       seed: of the order of the examples, of augmentation, of dropout, and of fresh variables.
       mesh: devices to share the batch (`parallel.make_mesh()`); None for one.
@@ -229,15 +230,22 @@ def evaluate(
     loss: Loss = losses.cross_entropy,
     metrics: Mapping[str, Metric] | None = None,
     normalize: Normalize | None = None,
+    augment: Augmentation | None = None,
+    views: int = 0,
     mesh: Mesh | None = None,
 ) -> dict[str, Any]:
     """The loss, the metrics (None: accuracy) and the count of examples of a source, as a dict.
 
+    Args:
+      augment, views: for test-time augmentation: the outputs are the means over the images and this many augmented
+        views of them, the same ones each time.
+
     Raises:
-      InputError: a label is outside the model's classes.
+      InputError: a label is outside the model's classes, or `augment` mixes images or goes without `views`.
     """
     _check_labels(model, source, loss, metrics)
-    step = _compiled_eval(model, loss, None if metrics is None else tuple(metrics.items()), normalize)
+    chosen = None if metrics is None else tuple(metrics.items())
+    step = _compiled_eval(model, loss, chosen, normalize, augment, views)
     sums = metrics_.merge([sums for _, sums in _over(step, variables, source, batch_size, mesh)])
     return metrics_.compute(_with_loss(loss, metrics), sums) | {"count": len(source)}
 
@@ -249,28 +257,37 @@ def predict(
     *,
     batch_size: int = 32,
     normalize: Normalize | None = None,
+    augment: Augmentation | None = None,
+    views: int = 0,
     mesh: Mesh | None = None,
 ) -> np.ndarray:
-    """The model's outputs, logits for a classifier: float32 `[N,K]`, for a source or an array of inputs `[N,…]`."""
+    """The model's outputs, logits for a classifier: float32 `[N,K]`, for a source or an array of inputs `[N,…]`;
+    `augment` and `views` as `evaluate` takes them."""
     if isinstance(source, np.ndarray | jax.Array):
         source = from_arrays(source, np.zeros(len(source), np.int32))
-    step = _compiled_predict(model, normalize)
+    step = _compiled_predict(model, normalize, augment, views)
     parts = [(weight > 0, outputs) for weight, outputs in _over(step, variables, source, batch_size, mesh)]
     return np.concatenate([outputs[real] for real, outputs in jax.device_get(parts)])
 
 
 @lru_cache(maxsize=16)
 def _compiled_eval(
-    model: Any, loss: Loss, metrics: tuple[tuple[str, Metric], ...] | None, normalize: Normalize | None
+    model: Any,
+    loss: Loss,
+    metrics: tuple[tuple[str, Metric], ...] | None,
+    normalize: Normalize | None,
+    augment: Augmentation | None,
+    views: int,
 ) -> Any:
     """Kept between calls, so that evaluating again does not compile again."""
     chosen = None if metrics is None else dict(metrics)
-    return jax.jit(train.make_eval_step(model, loss=loss, metrics=chosen, normalize=normalize))
+    how: Any = {"normalize": normalize, "augment": augment, "views": views}
+    return jax.jit(train.make_eval_step(model, loss=loss, metrics=chosen, **how))
 
 
 @lru_cache(maxsize=16)
-def _compiled_predict(model: Any, normalize: Normalize | None) -> Any:
-    return jax.jit(train.make_predict_step(model, normalize=normalize))
+def _compiled_predict(model: Any, normalize: Normalize | None, augment: Augmentation | None, views: int) -> Any:
+    return jax.jit(train.make_predict_step(model, normalize=normalize, augment=augment, views=views))
 
 
 def _over(

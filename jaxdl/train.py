@@ -14,7 +14,7 @@ import optax
 from jax import Array, lax
 
 from jaxdl import losses, models, trees
-from jaxdl.augment import Augmentation
+from jaxdl.augment import Augmentation, Mixed, unmixed
 from jaxdl.errors import InputError
 from jaxdl.losses import Loss
 from jaxdl.metrics import Metric, accuracy, mean
@@ -99,14 +99,17 @@ def make_train_step(
 
     Args:
       model: a Flax module.
-      optimizer: the one given to `init_state`.
+      optimizer: the one given to `init_state`. One of `optim.make_optimizer` may say in its state how the loss is to be
+        scaled ahead of its gradients, and that no update was made, with which the moving average waits too.
       loss: `(outputs, labels [B]) -> [B]`; its mean over the batch's weights is minimised.
       metrics: sums of these are returned beside those of "loss"; None for accuracy.
       trainable: the mask given to `init_state`.
       batch_stats: "frozen" keeps the running averages of trainable modules too, and normalises by them.
       ema: share of the old value in the moving average of the trainable parameters; None where `init_state` keeps
         none.
-      augment: `(key, images) -> images`, drawn anew each step.
+      augment: `(key, images) -> images`, drawn anew each step. Where it mixes (`augment.Mixed`), an example's loss is
+        `share * loss(outputs, labels) + (1 - share) * loss(outputs, labels[partner])`, and so is the "loss" of the
+        sums; the metrics are against its own label, which counts at least a half.
       normalize: from pixels to the model's input, `Preprocessing.normalize`.
       axis_name: of the mapped axis under `pmap`: gradients, sums and batch statistics are taken over all of it.
 
@@ -114,7 +117,7 @@ def make_train_step(
       The step. Its batch is `{"image" | "features": [B,…], "label": [B], "weight": [B]}`; its sums are those of the
       metrics, and "finite", which is 1 where the loss is a number.
     """
-    metrics = {"loss": mean(loss), **({"accuracy": accuracy} if metrics is None else metrics)}
+    metrics = {"accuracy": accuracy} if metrics is None else metrics
     frozen = frozenset() if trainable is None else trees.frozen_modules(trainable)
 
     def over_all(tree: Any) -> Any:
@@ -126,14 +129,22 @@ def make_train_step(
             key = jax.random.fold_in(key, lax.axis_index(axis_name))
         augment_key, dropout_key = jax.random.split(key)
         x, labels, weights = inputs(batch), batch["label"], batch["weight"]
-        if augment is not None:
-            x = augment(augment_key, x)
+        augmented = x if augment is None else augment(augment_key, x)
+        x, mixed = (augmented.images, augmented) if isinstance(augmented, Mixed) else (augmented, None)
         if normalize is not None:
             x = normalize(x)
         if bool(state.average) != (ema is not None):
             raise InputError("the step's `ema` and the `average` of init_state go together: both or neither")
         moving, still = (state.params, {}) if trainable is None else trees.split(state.params, trainable)
         total_weight = over_all(weights.sum())
+        loss_scale = optax.tree.get(state.opt_state, "loss_scale", 1.0)
+
+        def each(outputs: Any, labels: Any) -> Array:
+            """The loss of each example, `[B]`."""
+            if mixed is None:
+                return loss(outputs, labels)
+            others = jax.tree.map(lambda labels: labels[mixed.partner], labels)
+            return mixed.share * loss(outputs, labels) + (1 - mixed.share) * loss(outputs, others)
 
         def objective(moving: dict[str, Any]) -> tuple[Array, tuple[Array, dict[str, Any]]]:
             outputs, model_state = models.apply(
@@ -145,15 +156,18 @@ def make_train_step(
                 batch_stats=batch_stats,
                 axis_name=axis_name,
             )
-            return (loss(outputs, labels) * weights).sum() / total_weight, (outputs, model_state)
+            return loss_scale * (each(outputs, labels) * weights).sum() / total_weight, (outputs, model_state)
 
         grads, (outputs, model_state) = jax.grad(objective, has_aux=True)(moving)
         updates, opt_state = optimizer.update(over_all(grads), state.opt_state, moving)
         moving = optax.apply_updates(moving, updates)
         average = state.average
         if ema is not None:
-            average = jax.tree.map(lambda old, new: ema * old + (1 - ema) * new, average, moving)
-        sums = over_all({name: metric.update(outputs, labels, weights) for name, metric in metrics.items()})
+            before, after = (optax.tree.get(tree, "updates_made") for tree in (state.opt_state, opt_state))
+            moved = True if after is None else after > before
+            average = jax.tree.map(lambda old, new: jnp.where(moved, ema * old + (1 - ema) * new, old), average, moving)
+        figures = {"loss": mean(each), **metrics}
+        sums = over_all({name: metric.update(outputs, labels, weights) for name, metric in figures.items()})
         sums["finite"] = jnp.isfinite(sums["loss"][0]).astype(jnp.float32)
         return TrainState(state.step + 1, trees.join(moving, still), model_state, opt_state, state.key, average), sums
 
@@ -166,10 +180,13 @@ def make_eval_step(
     loss: Loss = losses.cross_entropy,
     metrics: Mapping[str, Metric] | None = None,
     normalize: Normalize | None = None,
+    augment: Augmentation | None = None,
+    views: int = 0,
 ) -> Callable[[Mapping[str, Any], Batch], Sums]:
-    """A pure function `(variables, batch) -> sums` of the loss and the metrics (None: accuracy)."""
+    """A pure function `(variables, batch) -> sums` of the loss and the metrics (None: accuracy), taken on the outputs
+    of `make_predict_step`."""
     metrics = {"loss": mean(loss), **({"accuracy": accuracy} if metrics is None else metrics)}
-    predict = make_predict_step(model, normalize=normalize)
+    predict = make_predict_step(model, normalize=normalize, augment=augment, views=views)
 
     def step(variables: Mapping[str, Any], batch: Batch) -> Sums:
         outputs = predict(variables, batch)
@@ -178,12 +195,36 @@ def make_eval_step(
     return step
 
 
-def make_predict_step(model: Any, *, normalize: Normalize | None = None) -> Callable[[Mapping[str, Any], Batch], Array]:
-    """A pure function `(variables, batch) -> outputs [B,K]`, in evaluation mode."""
+def make_predict_step(
+    model: Any, *, normalize: Normalize | None = None, augment: Augmentation | None = None, views: int = 0
+) -> Callable[[Mapping[str, Any], Batch], Any]:
+    """A pure function `(variables, batch) -> outputs [B,K]`, in evaluation mode.
 
-    def step(variables: Mapping[str, Any], batch: Batch) -> Array:
+    Args:
+      normalize: from pixels to the model's input.
+      augment, views: for test-time augmentation: the outputs are the means of those for the images and for this many
+        augmented views of them. View n is drawn from the same key for every batch.
+
+    Raises:
+      InputError: there are views without an augmentation, or the reverse, or the augmentation mixes.
+    """
+    if views < 0 or bool(views) != (augment is not None):
+        raise InputError(f"test-time augmentation needs both `augment` and `views` of at least 1; got views={views}")
+
+    def step(variables: Mapping[str, Any], batch: Batch) -> Any:
         x = inputs(batch)
-        return model.apply(variables, x if normalize is None else normalize(x), train=False)
+
+        def outputs(x: Array) -> Any:
+            return model.apply(variables, x if normalize is None else normalize(x), train=False)
+
+        if augment is None:
+            return outputs(x)
+
+        def view(n: Array) -> Any:
+            # One loop, with the images themselves as number 0, so that the network is compiled once.
+            return outputs(jnp.where(n == 0, x, unmixed(augment, jax.random.fold_in(jax.random.key(0), n), x)))
+
+        return jax.tree.map(lambda each: each.mean(0), lax.map(view, jnp.arange(1 + views)))
 
     return step
 

@@ -19,7 +19,7 @@ ALLOWED = {
     "pretrained": {"trees", "models", "data", "errors"},
     "augment": {"errors"},
     "losses": {"errors"},
-    "metrics": set(),
+    "metrics": {"losses", "errors"},
     "optim": {"trees", "models", "errors"},
     "train": {"trees", "models", "augment", "losses", "metrics", "errors"},
     "parallel": set(),

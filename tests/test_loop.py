@@ -7,6 +7,7 @@ from sklearn.metrics import accuracy_score, log_loss
 
 import jaxdl
 from jaxdl import data, losses, metrics, models, parallel
+from jaxdl.augment import Affine, CutMix, MixUp, OneOf
 from jaxdl.errors import InputError
 from jaxdl.optim import Phase
 from jaxdl.transfer import Recipe
@@ -108,6 +109,37 @@ def test_evaluate_is_scikit_learns_and_predict_keeps_the_order():
     p = np.asarray(jax.nn.softmax(logits), np.float64)
     assert figures["loss"] == pytest.approx(log_loss(source.labels, p / p.sum(-1, keepdims=True)), rel=1e-4)
     np.testing.assert_allclose(logits, jaxdl.predict(model, variables, jnp.asarray(source.inputs)), rtol=1e-5)
+
+
+def test_test_time_augmentation_is_the_mean_over_views():
+    model, source = models.create("cnn", 2, filters=(2,)), pictures(10)
+    variables, turn = fill(model, (8, 8, 1)), Affine(rotate=30)
+    options = {"normalize": normalize, "batch_size": 5}
+    images = source.inputs.astype(np.float32)
+    views = [images]
+    for n in (1, 2, 3):
+        key = jax.random.fold_in(jax.random.key(0), n)  # the same for every batch
+        views.append(np.concatenate([turn(key, images[:5]), turn(key, images[5:])]))
+    each = [jaxdl.predict(model, variables, view, **options) for view in views]
+    logits = jaxdl.predict(model, variables, source, augment=turn, views=3, **options)
+    np.testing.assert_allclose(logits, np.mean(each, 0), rtol=1e-3, atol=1e-4)
+    figures = jaxdl.evaluate(model, variables, source, augment=turn, views=3, **options)
+    assert figures["accuracy"] == pytest.approx(accuracy_score(source.labels, logits.argmax(-1)))
+    p = np.asarray(jax.nn.softmax(logits), np.float64)
+    assert figures["loss"] == pytest.approx(log_loss(source.labels, p / p.sum(-1, keepdims=True)), rel=1e-3)
+    with pytest.raises(InputError, match="for training steps only"):
+        jaxdl.evaluate(model, variables, source, augment=CutMix(), views=1)
+    with pytest.raises(InputError, match="both `augment` and `views`"):
+        jaxdl.predict(model, variables, source, views=1)
+
+
+def test_a_network_learns_from_mixes():
+    model = models.create("cnn", 2, filters=(4,))
+    options = {"normalize": normalize, "batch_size": 16}
+    mix = OneOf(MixUp(0.4), CutMix())
+    result = jaxdl.fit(model, pictures(60), phases=Phase(12, 0.03), augment=mix, progress=False, **options)
+    assert jaxdl.evaluate(model, result.variables, pictures(40, 1), **options)["accuracy"] > 0.9
+    assert result.history[-1]["loss"] < result.history[0]["loss"]
 
 
 def test_phases_follow_each_other_and_only_the_second_moves_the_trunk():

@@ -1,3 +1,5 @@
+from functools import partial
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -154,11 +156,66 @@ def test_a_wholly_frozen_network_runs_as_in_evaluation(key):
     assert (np.asarray(y) == 0).any(), "dropout is on in training"
 
 
+def of_dtype(name, dtype):
+    return EfficientNet(TINY, 5, dtype=dtype) if name == "tiny" else models.create(name, 5, dtype=dtype)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("name", ["dense", "tiny_vgg", "tiny"])
+def test_a_network_computes_in_its_dtype_and_keeps_float32(name, dtype, key):
+    model, exact = of_dtype(name, dtype), of_dtype(name, "float32")
+    variables = fill(model, (32, 32, 3))
+    x = jax.random.normal(key, (4, 32, 32, 3))
+
+    def trained(model, params=variables["params"]):
+        logits, state = models.apply(model, {**variables, "params": params}, x, key=key)
+        return logits.sum(), (logits, state)
+
+    gradients, _ = jax.eval_shape(jax.grad(partial(trained, model), has_aux=True), variables["params"])
+    (_, ours), (_, theirs) = (jax.jit(partial(trained, each))() for each in (model, exact))
+    fresh = models.shapes(model, (32, 32, 3))[0]
+    assert {leaf.dtype for leaf in jax.tree.leaves((gradients, ours, fresh))} == {jnp.dtype("float32")}
+    # Each layer rounds its operands and its result: about eps of the norm, and they add up at worst.
+    eps = sum(path.endswith("kernel") for path in trees.paths(variables["params"])) * float(jnp.finfo(dtype).eps)
+    for rounded, expected in zip(*map(jax.tree.leaves, (ours, theirs)), strict=True):
+        assert 0 < np.linalg.norm(rounded - expected) < eps * np.linalg.norm(expected)
+
+    run = partial(model.apply, variables, capture_intermediates=True, mutable=["intermediates"])
+    outputs = trees.paths(jax.eval_shape(run, x)[1]["intermediates"])
+    hidden = {path: calls for path, calls in outputs.items() if path != "__call__" and not path.startswith("head")}
+    assert {call.dtype for calls in hidden.values() for call in calls} == {jnp.dtype(dtype)}
+
+
+def test_other_backends_compute_in_the_dtype_too(monkeypatch, key):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    model = of_dtype("tiny", "bfloat16")
+    variables, x = fill(model, (32, 32, 3)), jnp.zeros((2, 32, 32, 3))
+    text = str(jax.make_jaxpr(lambda x: models.apply(model, variables, x, key=key))(x))
+    convolutions = [line for line in text.splitlines() if "= conv_general_dilated" in line]
+    assert convolutions
+    assert all("bf16[" in line.split("=")[0] for line in convolutions)
+
+
+def test_features_and_folded_networks_are_float32_outside(key):
+    model = of_dtype("tiny", "bfloat16")
+    variables, x = fill(model, (32, 32, 3)), jax.random.normal(key, (2, 32, 32, 3))
+    params = {name: tree for name, tree in variables["params"].items() if name != "head"}
+    features = jax.jit(models.without_head(model).apply)({**variables, "params": params}, x)
+    assert features.dtype == jnp.float32
+    logits = models.head_alone(model).apply({"params": {"head": variables["params"]["head"]}}, features)
+    np.testing.assert_allclose(logits, jax.jit(model.apply)(variables, x), rtol=1e-5, atol=1e-6)
+    folded, fewer = models.fold_batchnorm(model, variables)
+    run = partial(folded.apply, fewer, capture_intermediates=True, mutable=["intermediates"])
+    assert jax.eval_shape(run, x)[1]["intermediates"]["top_bn"]["__call__"][0].dtype == jnp.bfloat16
+
+
 def test_errors_name_what_there_is():
     with pytest.raises(InputError, match="nearest: efficientnet_b0"):
         models.create("eficientnet_b0", 3)
     with pytest.raises(InputError, match="nearest: hidden"):
         models.create("dense", 3, hiden=(1,))
+    with pytest.raises(InputError, match="cannot compute in 'float15'; the nearest: float16"):
+        models.create("cnn", 3, dtype="float15")
     with pytest.raises(InputError, match="at least one class"):
         models.create("dense", 0)
     with pytest.raises(InputError, match="cannot take inputs"):

@@ -1,5 +1,6 @@
 import sys
 
+import jax
 import numpy as np
 import pytest
 
@@ -48,3 +49,22 @@ def test_the_suggested_rate_is_marked():
     assert axis.get_xscale() == "log"
     assert axis.lines[1].get_xdata()[0] == 3e-4
     assert axis.get_legend().get_texts()[0].get_text() == "suggested: 3.0e-04"
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_augmentations_stand_beside_their_originals(channels):
+    images = np.random.default_rng(0).integers(0, 256, (2, 4, 5, channels), dtype=np.uint8)
+
+    def brighter(key, images):
+        return images + 300.0 * jax.random.uniform(key)
+
+    figure = report.augmentations(images, brighter, jax.random.key(0), count=3, title="light")
+    assert figure.get_suptitle() == "light"
+    shown = [axis.images[0].get_array() for axis in figure.axes]
+    assert len(shown) == 2 * 4
+    for row, image in enumerate(images):
+        np.testing.assert_array_equal(shown[4 * row], image.squeeze())
+        for n in range(3):
+            light = float(jax.random.uniform(jax.random.fold_in(jax.random.key(0), n)))
+            expected = np.clip(np.round(image + 300 * light), 0, 255).squeeze()
+            np.testing.assert_allclose(shown[4 * row + 1 + n].astype(float), expected, atol=1)

@@ -8,7 +8,7 @@ logits = model.apply(variables, images, train=False)
 import dataclasses
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ from jaxdl.errors import InputError, nearest
 from jaxdl.models.cnn import CNN
 from jaxdl.models.dense import Dense
 from jaxdl.models.efficientnet import ARCHITECTURES, EfficientNet, draw, keras_layers
-from jaxdl.models.head import Classes
+from jaxdl.models.head import Classes, Dtype
 
 __all__ = [
     "ARCHITECTURES",
@@ -62,7 +62,8 @@ def create(name: str, num_classes: int | Mapping[str, int] | None = None, **opti
       name: one of `names()`.
       num_classes: width of the output; several of them by name, for a network that returns a dict of outputs; None for
         the network without its head, which returns features `[B,F]`.
-      **options: the module's own fields, such as `hidden=(100,)` for "dense" or `dropout=0.3`.
+      **options: the module's own fields, such as `hidden=(100,)` for "dense", `dropout=0.3`, or `dtype="bfloat16"` for
+        what it computes in; parameters, statistics and outputs are float32 all the same.
 
     Returns:
       A Flax module: `model.init(key, x)` and `model.apply(variables, x, train=False)` with images `[B,H,W,C]`.
@@ -78,6 +79,8 @@ def create(name: str, num_classes: int | Mapping[str, int] | None = None, **opti
     for option in options:
         if option not in known:
             raise InputError(f"{name} has no option {option!r}{nearest(option, known)}")
+    if (dtype := options.get("dtype", "float32")) not in get_args(Dtype):
+        raise InputError(f"{name} cannot compute in {dtype!r}{nearest(str(dtype), get_args(Dtype))}")
     options = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}  # hashable
     return make(num_classes=_classes(num_classes), **options)
 

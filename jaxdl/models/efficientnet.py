@@ -21,7 +21,7 @@ import numpy as np
 from flax import linen as nn
 from jax import Array
 
-from jaxdl.models.head import Classes, head
+from jaxdl.models.head import Classes, Dtype, head
 from jaxdl.ops import batch_norm, depthwise_conv, pointwise
 from jaxdl.ops.normalization import Activation, silu
 
@@ -241,7 +241,7 @@ class Norm(nn.BatchNorm):
     def __call__(self, x: Array) -> Array:
         if self.folded:
             bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
-            return self.activation(x + bias[(None,) * (x.ndim - 1)])
+            return self.activation(x + bias[(None,) * (x.ndim - 1)].astype(x.dtype))
         if self.use_running_average or self.axis_name is not None or jax.default_backend() != "cpu":
             return self.activation(super().__call__(x))
         shape = x.shape[-1:]
@@ -290,7 +290,8 @@ class Block(nn.Module):
         def full(features: int, name: str) -> nn.Conv:
             kernel, strides = (stage.kernel, stage.kernel), (self.stride, self.stride)
             padding = pads(self.padding, stage.kernel)
-            return nn.Conv(features, kernel, strides, padding, use_bias=False, kernel_init=kernel_init, name=name)
+            same: Any = {"use_bias": False, "kernel_init": kernel_init, "dtype": x.dtype}
+            return nn.Conv(features, kernel, strides, padding, **same, name=name)
 
         if stage.fused and stage.expand == 1:
             x = norm(activation=activation, name="project_bn")(full(stage.channels, "project")(x))  # [B,H/s,W/s,C']
@@ -304,10 +305,9 @@ class Block(nn.Module):
                 x = norm(activation=activation, name="depthwise_bn")(x)  # [B,H/s,W/s,eC]
             if stage.squeeze:
                 squeezed = x.mean((1, 2))  # [B,eC]
-                squeezed = nn.Dense(max(1, int(channels * SE_RATIO)), kernel_init=kernel_init, name="se_reduce")(
-                    squeezed
-                )
-                gate = nn.Dense(wide, kernel_init=kernel_init, name="se_expand")(activation(squeezed))
+                dense = partial(nn.Dense, kernel_init=kernel_init, dtype=x.dtype)
+                squeezed = dense(max(1, int(channels * SE_RATIO)), name="se_reduce")(squeezed)
+                gate = dense(wide, name="se_expand")(activation(squeezed))
                 x = x * nn.sigmoid(gate)[:, None, None, :]
             x = norm(name="project_bn")(Pointwise(stage.channels, name="project")(x))  # [B,H/s,W/s,C']
         if self.stride == 1 and channels == stage.channels:
@@ -320,7 +320,7 @@ class EfficientNet(nn.Module):
     """Images `[B,H,W,3]` to logits `[B,K]`, or to pooled features `[B,F]` where `num_classes` is None.
 
     As it stands it is Google's network. Weights trained in PyTorch from scratch want `padding="symmetric"`, and most of
-    them `bn_epsilon=1e-5`.
+    them `bn_epsilon=1e-5`. All from the stem to the top computes in `dtype`.
     """
 
     architecture: Architecture
@@ -331,13 +331,19 @@ class EfficientNet(nn.Module):
     bn_epsilon: float = BN_EPSILON
     padding: Padding = "same"
     folded: bool = False  # no batch normalisation: `models.fold_batchnorm`
+    dtype: Dtype = "float32"
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> Array | dict[str, Array]:
         spec = self.architecture
         momentum = spec.bn_momentum if self.bn_momentum is None else self.bn_momentum
         norm = partial(
-            Norm, use_running_average=not train, momentum=momentum, epsilon=self.bn_epsilon, folded=self.folded
+            Norm,
+            use_running_average=not train,
+            momentum=momentum,
+            epsilon=self.bn_epsilon,
+            dtype=self.dtype,
+            folded=self.folded,
         )
         activation = nn.relu6 if spec.lite else silu
 
@@ -345,9 +351,8 @@ class EfficientNet(nn.Module):
             return round_channels(channels, spec.width, spec.shrink)
 
         stem, top = (spec.stem, spec.top) if spec.lite else (scaled(spec.stem), scaled(spec.top))
-        x = nn.Conv(stem, (3, 3), (2, 2), pads(self.padding, 3), use_bias=False, kernel_init=kernel_init, name="stem")(
-            x
-        )
+        same: Any = {"use_bias": False, "kernel_init": kernel_init, "dtype": self.dtype}
+        x = nn.Conv(stem, (3, 3), (2, 2), pads(self.padding, 3), **same, name="stem")(x)
         x = norm(activation=activation, name="stem_bn")(x)  # [B,H/2,W/2,32]
 
         repeats = [
@@ -366,5 +371,5 @@ class EfficientNet(nn.Module):
 
         x = Pointwise(top, name="top")(x)
         x = norm(activation=activation, name="top_bn")(x)  # [B,H/32,W/32,F]
-        x = x.mean((1, 2))  # [B,F]
+        x = x.mean((1, 2), dtype=jnp.float32)  # [B,F]
         return head(x, self.num_classes, spec.dropout if self.dropout is None else self.dropout, train)

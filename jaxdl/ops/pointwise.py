@@ -6,7 +6,8 @@ from jax import Array, lax
 
 
 def pointwise(x: Array, kernel: Array) -> Array:
-    """A 1x1 convolution: a matrix product over the channels, `[B,H,W,I]` and `[I,O]` to `[B,H,W,O]`."""
+    """A 1x1 convolution: a matrix product over the channels, `[B,H,W,I]` and `[I,O]` to `[B,H,W,O]`, of `x`'s dtype."""
+    kernel = kernel.astype(x.dtype)
     return _product(x, kernel) if jax.default_backend() == "cpu" else x @ kernel
 
 

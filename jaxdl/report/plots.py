@@ -82,7 +82,7 @@ def predictions(images: np.ndarray, logits: np.ndarray, labels: np.ndarray, clas
         f"{classes[guess]} {p[n, guess]:.0%}" + ("" if guess == label else f"\nis {classes[label]}")
         for n, (guess, label) in enumerate(zip(guesses, labels, strict=True))
     ]
-    return sheet(images, titles, [GOOD if right else BAD for right in guesses == labels])
+    return sheet(list(images), titles, [GOOD if right else BAD for right in guesses == labels])
 
 
 def sheet(images: Sequence[np.ndarray], titles: Sequence[str], colours: Sequence[str] | None = None) -> "Figure":
