@@ -154,10 +154,10 @@ def precision(dtype: str) -> Iterator[None]:
 
 
 @functools.lru_cache(maxsize=1)
-def programs(ours: Ours) -> tuple[Any, Any]:
-    """Our network compiled: `(variables, x) -> logits` in evaluation, and
+def programs(ours: Ours, dtype: str = "float32") -> tuple[Any, Any]:
+    """Our network compiled, computing in this type: `(variables, x) -> logits` in evaluation, and
     `(params, batch_stats, x, labels) -> ((loss, (logits, batch_stats)), gradients)`."""
-    model = ours.model()
+    model = ours.model().clone(dtype=dtype)
 
     def evaluate(variables: Any, x: Any) -> Any:
         return model.apply(variables, x, train=False)
@@ -175,7 +175,7 @@ def programs(ours: Ours) -> tuple[Any, Any]:
 
 def run_ours(ours: Ours, variables: Mapping[str, Any], x: np.ndarray, labels: np.ndarray) -> Outcome:
     """Our outcome, in the precision of `x`."""
-    evaluate, train = programs(ours)
+    evaluate, train = programs(ours, x.dtype.name)
     variables = jax.tree.map(lambda leaf: leaf.astype(x.dtype), dict(variables))
     logits = np.asarray(evaluate(variables, x))
     (loss, (train_logits, stats)), grads = train(variables["params"], variables["batch_stats"], x, labels)

@@ -55,7 +55,7 @@ def test_a_step_is_that_of_pytorch(case):
     """In float64, where what is not rounding stands out: float32 rounding alone changes gradients by 1e-5."""
     variables, x = given(case, "float64")
     with parity.precision("float64"):
-        _, train = parity.programs(ours(case))
+        _, train = parity.programs(ours(case), "float64")
         (loss, (_, statistics)), gradients = train(
             variables["params"], variables["batch_stats"], x, formula.labels(len(x))
         )
