@@ -26,7 +26,7 @@ def trained(folder: Path, name: str, seed: int, recipe: transfer.Recipe) -> dict
     train, validation, test = map(data.decoded, data.from_folder(folder, preprocessing, seed=seed))
     best: dict[str, tuple[float, Any]] = {}
 
-    def keep(event: jaxdl.loop.Event) -> None:
+    def keep(event: jaxdl.callbacks.Event) -> None:
         loss = event.metrics["val_loss"]
         for kind in ("head", "all") if event.phase.name == "head" else ("all",):
             if kind not in best or loss < best[kind][0]:

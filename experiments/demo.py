@@ -80,7 +80,7 @@ def train(
     print(f"\n{name}", flush=True)
     options |= {"variables": variables, "phases": phase, "normalize": preprocessing.normalize}
     with runs.create(OUT / name.replace(", ", "-").replace(" ", "-"), config) as run:
-        result = jaxdl.fit(model, splits.train, splits.validation, callbacks=(run.record,), **options)
+        result = jaxdl.fit(model, splits.train, splits.validation, callbacks=run.callbacks, **options)
         # The batch size of the validation during training: the compiled function is there already.
         same = {"normalize": preprocessing.normalize, "batch_size": options.get("batch_size", 32)}
         figures = jaxdl.evaluate(model, result.variables, splits.test, **same)

@@ -2,6 +2,7 @@
 
 from jaxdl import (
     augment,
+    callbacks,
     data,
     features,
     losses,
@@ -16,7 +17,8 @@ from jaxdl import (
     transfer,
     trees,
 )
-from jaxdl.errors import InputError
+from jaxdl.errors import InputError, Interrupted
+from jaxdl.history import History
 from jaxdl.loop import evaluate, fine_tune, fit, predict
 from jaxdl.optim import Phase
 from jaxdl.transfer import Recipe
@@ -24,10 +26,13 @@ from jaxdl.transfer import Recipe
 __version__ = "0.1.0"
 
 __all__ = [
+    "History",
     "InputError",
+    "Interrupted",
     "Phase",
     "Recipe",
     "augment",
+    "callbacks",
     "data",
     "evaluate",
     "features",

@@ -642,7 +642,7 @@ def _train(
             seed=options.data.seed,
             mesh=_mesh(),
             cache=options.data.cache,
-            callbacks=(run.record,),
+            callbacks=run.callbacks,
             **({"loss": loss} | _terms(preprocessing)),
         )
         figures: dict[str, Any] = {"accuracy": None, "loss": None, "count": 0}

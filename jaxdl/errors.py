@@ -12,6 +12,15 @@ class BadFile(InputError):
     """A file is missing, damaged, of another kind, or holds what it should not."""
 
 
+class Interrupted(KeyboardInterrupt):
+    """Training was told to stop, and has kept what it could; the message says how to go on."""
+
+    def __init__(self, signal: int, message: str):
+        super().__init__(message)
+        self.signal = signal
+        """Its number: SIGINT or SIGTERM."""
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """The end of a message about an unknown word: the nearest known ones, or all of them.
 

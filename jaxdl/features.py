@@ -139,6 +139,12 @@ class Stage:
         model_state = self.joined({**state.model_state, "params": state.params})
         return replace(state, params=model_state.pop("params"), model_state=model_state)
 
+    def part(self, whole: TrainState) -> TrainState:
+        """The inverse of `whole`."""
+        params = {name: tree for name, tree in whole.params.items() if name not in self.trunk.get("params", {})}
+        model_state = {name: tree for name, tree in whole.model_state.items() if name not in self.trunk}
+        return replace(whole, params=params, model_state=model_state)
+
 
 def checked_mask(model: Any, phase: Phase, params: trees.Tree) -> dict[str, Any]:
     """What a phase trains, as a mask.

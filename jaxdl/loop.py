@@ -1,27 +1,31 @@
 """`fit`, `fine_tune`, `evaluate` and `predict`: the only loop and the only clock."""
 
 import math
+import signal
+import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.sharding import Mesh
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TimeRemainingColumn
 
-from jaxdl import features, losses, models, optim, parallel, train, transfer, trees
+from jaxdl import checkpoint, features, losses, models, optim, parallel, train, transfer, trees
 from jaxdl import metrics as metrics_
 from jaxdl.augment import PHOTOS, Augmentation
+from jaxdl.callbacks import Action, Callback, Event, Kind, ModelCheckpoint, Progress, ScaleRate, Stop, Training
 from jaxdl.data import Arrays, Source, batches, check_labels, check_seed, from_arrays, order
-from jaxdl.errors import InputError
+from jaxdl.errors import InputError, Interrupted, nearest
+from jaxdl.history import History, better, plain
 from jaxdl.losses import Loss
 from jaxdl.metrics import Metric
 from jaxdl.optim import Phase
@@ -33,31 +37,12 @@ LAG = 2  # steps between the one that is started and the one whose result is rea
 
 
 @dataclass(frozen=True)
-class Event:
-    """The end of an epoch, as callbacks see it."""
-
-    phase: Phase
-    epoch: int
-    """Counted from 1 over all phases."""
-    metrics: dict[str, Any]
-    """The row of the history."""
-    state: TrainState
-    """Valid during the callback: the next step takes its memory."""
-    last: bool
-    """Whether the phase ends with this epoch."""
-
-
-Callback = Callable[[Event], None]
-
-
-@dataclass(frozen=True)
 class Result:
     """What `fit` returns."""
 
     model: Any
     state: TrainState
-    history: list[dict[str, Any]]
-    """A row per epoch: epoch, phase, step, loss, accuracy, val_loss, …, learning_rate, seconds, examples_per_second."""
+    history: History
 
     @property
     def variables(self) -> dict[str, Any]:
@@ -80,17 +65,22 @@ def fit(
     seed: int = 0,
     mesh: Mesh | None = None,
     cache: str | Path | None = None,
+    monitor: str = "val_loss",
     callbacks: Sequence[Callback] = (),
+    resume: str | Path | None = None,
     progress: bool = True,
 ) -> Result:
     """Train a model, one phase after the other.
+
+    Ctrl-C, or SIGTERM, ends training after the step that runs, or after the epoch where that is one program, once the
+    callbacks have kept it; a second one ends it at once.
 
     Args:
       model: a Flax module from `models.create`, or your own.
       train_data, validation: sources, from `data.from_arrays` or `data.from_folder`. Never give the test set here.
       phases: what is trained, how long and how fast; `Phase(epochs=5, learning_rate=1e-3)` or `transfer.fine_tune(…)`.
-        A phase begins with the parameters and statistics of the best epoch of the one before it, by the validation
-        loss (of the last epoch, without validation data), and with a new optimizer; steps and epochs count on.
+        A phase begins with the parameters and statistics of the best epoch of the one before it, by the monitor (of
+        the last epoch, without validation data), and with a new optimizer; steps and epochs count on.
       variables: to start from; None for fresh ones.
       batch_size: examples in a batch, over all devices. The last batch may be short; it is padded, and weighted.
       loss, metrics: see `losses` and `metrics`; the same are taken on the validation data. None: accuracy.
@@ -100,12 +90,17 @@ def fit(
       seed: of the order of the examples, of augmentation, of dropout, and of fresh variables.
       mesh: devices to share the batch (`parallel.make_mesh()`); None for one.
       cache: folder in which the features of phases with `views` are kept for the next time (`features.extract`).
-      callbacks: called with an `Event` after each epoch.
+      monitor: the figure that tells which epoch is the best, "val_accuracy" for instance.
+      callbacks: see `callbacks`; a function of your own is called with an `Event` after each epoch.
+      resume: the folder of a `ModelCheckpoint`; training goes on from its latest whole checkpoint, to the same bits as
+        if it had never stopped, if all else is given as it was. Where it is empty, training begins.
       progress: show a bar on a terminal, or print a line for each epoch.
 
     Raises:
       InputError: labels outside the model's classes, a pattern that matches no parameter, `views` in a phase that
-        trains more than the head, or a loss that is not a number.
+        trains more than the head, a figure to monitor that is not measured, a checkpoint of another training, or a
+        loss that is not a number.
+      Interrupted: it was told to stop.
     """
     phases = (phases,) if isinstance(phases, Phase) else tuple(phases)
     if not phases:
@@ -119,77 +114,218 @@ def fit(
     variables = models.init(model, key, shape) if variables is None else dict(variables)
     if problem := trees.difference(models.shapes(model, shape)[0], variables):
         raise InputError(f"the variables do not belong to this model:\n{problem}")
-    masks = [features.checked_mask(model, phase, variables["params"]) for phase in phases]
-
+    masks = tuple(features.checked_mask(model, phase, variables["params"]) for phase in phases)
+    figures = (*all_metrics, *(f"val_{name}" for name in all_metrics if validation is not None))
+    if monitor not in figures and monitor != "val_loss":
+        raise InputError(f"there is no figure {monitor!r} to monitor{nearest(monitor, figures)}")
     steps = len(order(len(train_data), batch_size, seed=None)[0])
-    display = _Display(all_metrics, progress, sum(phase.epochs for phase in phases))
-    history: list[dict[str, Any]] = []
-    done = 0  # steps
-    for phase, mask in zip(phases, masks, strict=True):
-        display.phase(phase, variables["params"], mask)
-        started = time.perf_counter()
-        how: Any = {"augment": augment, "normalize": normalize, "seed": seed, "batch_size": batch_size}
-        stage = features.prepare(model, variables, phase, train_data, validation, **how, mesh=mesh, folder=cache)
-        if phase.views is not None:
-            seconds = time.perf_counter() - started
-            display.note(f"features of {len(stage.sources)} × {len(train_data)} examples: {seconds:.1f} s")
+    same = {"phases": phases, "examples": len(train_data), "batch_size": batch_size, "seed": seed}
+    saved = None if resume is None else _Saved.find(resume, same)
+    if saved is not None:
+        variables = checkpoint.restore_variables(saved.directory, models.shapes(model, shape)[0], saved.step)
+    run = _Run(
+        Training(model, shape, phases, masks, len(train_data), steps, figures, monitor),
+        [*([Progress()] if progress else []), *callbacks],
+        _state(variables, key, saved.step if saved else 0),
+        same,
+        *((saved.number, saved.begun, saved.done, saved.history) if saved else ()),
+    )
+    options: Any = {"augment": augment, "normalize": normalize, "seed": seed, "batch_size": batch_size, "mesh": mesh}
+    try:
+        run.tell("begin")
+        for number, phase in list(enumerate(phases))[run.number :]:
+            run.number = number
+            run.tell("phase")
+            started = time.perf_counter()
+            stage = features.prepare(model, variables, phase, train_data, validation, **options, folder=cache)
+            if phase.views is not None:
+                seconds = time.perf_counter() - started
+                run.note(f"features of {len(stage.sources)} × {len(train_data)} examples: {seconds:.1f} s")
+            variables = run.phase(stage, loss, metrics, batch_size, seed, mesh, saved)
+            saved = None
+    finally:
+        run.tell("end")
+    return Result(model, run.whole, run.history)
+
+
+@dataclass(frozen=True)
+class _Saved:
+    """Where a training stood that is to go on."""
+
+    directory: str | Path
+    step: int
+    number: int
+    """Of the phase."""
+    begun: int
+    """Epochs before it."""
+    done: int
+    """Steps before it."""
+    history: History
+    sums: list[Any] | None
+    """Of the steps of an epoch that has begun."""
+
+    @classmethod
+    def find(cls, directory: str | Path, same: Mapping[str, Any]) -> Self | None:
+        """The latest whole checkpoint of a folder; None where there is none.
+
+        Raises:
+          InputError: there is no such folder, or what was saved there is another training.
+        """
+        if not Path(directory).is_dir():
+            raise InputError(f"there is no folder {directory} to resume from")
+        step = checkpoint.newest(directory)
+        if step is None:
+            return None
+        place = checkpoint.place(directory, step)
+        if not place:
+            raise InputError(f"{directory} was not saved by a ModelCheckpoint, so it does not tell how to go on")
+        for name, was in place.pop("same").items():
+            if was != plain(same[name]):
+                raise InputError(f"{directory} holds another training, of other {name}: {was}, not {plain(same[name])}")
+        return cls(directory, step, **place | {"history": History(place["history"])})
+
+
+@dataclass
+class _Run:
+    """A training while it runs."""
+
+    training: Training
+    callbacks: Sequence[Callback]
+    whole: TrainState
+    """Of the whole network, after the last step that callbacks may hear of."""
+    same: Mapping[str, Any]
+    """What does not change where a training goes on."""
+    number: int = 0
+    """Of the phase."""
+    begun: int = 0
+    """Epochs before it."""
+    done: int = 0
+    """Steps before it."""
+    history: History = field(default_factory=History)
+
+    def tell(self, kind: Kind, **more: Any) -> list[Action]:
+        """Call the callbacks for which this is, and return what they ask for."""
+        event = Event(kind, self.training, self.number, self.whole, self.history, self.begun, **more)
+        answers = [(each, each(event)) for each in self.callbacks if kind in getattr(each, "kinds", ("epoch",))]
+        for callback, answer in answers:
+            if not isinstance(answer, Action | None):
+                raise InputError(f"the callback {callback!r} returned {answer!r}, not None, Stop or ScaleRate")
+        return [answer for _, answer in answers if answer is not None]
+
+    def note(self, text: str) -> None:
+        self.tell("note", text=text)
+
+    def place(self, sums: Any = None) -> dict[str, Any]:
+        """All that is needed to go on, beside the state and the best variables."""
+        leaves = None if sums is None else [np.asarray(leaf) for leaf in jax.tree.leaves(sums)]
+        where: dict[str, Any] = {"number": self.number, "begun": self.begun, "done": self.done, "same": self.same}
+        return {**where, "history": list(self.history), "sums": leaves}
+
+    def phase(
+        self,
+        stage: features.Stage,
+        loss: Loss,
+        metrics: Mapping[str, Metric] | None,
+        batch_size: int,
+        seed: int,
+        mesh: Mesh | None,
+        saved: _Saved | None,
+    ) -> dict[str, Any]:
+        """Train through a phase, or what is left of it; returns the variables that the next one begins with."""
+        phase, all_metrics, steps = self.training.phases[self.number], _with_loss(loss, metrics), self.training.steps
         schedule = optim.make_schedule(phase, phase.epochs * steps)
         optimizer = optim.make_optimizer(phase, schedule)
-        state = train.init_state(stage.variables, optimizer, key, stage.mask, average=phase.ema is not None)
-        state = replace(state, step=state.step + done)
+        state = train.init_state(stage.variables, optimizer, self.whole.key, stage.mask, average=phase.ema is not None)
+        state = replace(state, step=state.step + self.done)
         state = state if mesh is None else parallel.replicate(mesh, state)
         step = stage.make_train_step(phase, optimizer, loss=loss, metrics=metrics)
+        measured_by: Any = {"loss": loss, "metrics": metrics, "normalize": stage.normalize}
+        measured_by |= {"batch_size": batch_size, "mesh": mesh}
         resident = mesh is None and _resident(stage.sources[0], stage.variables)
-        make_run = _resident_run if resident else partial(_streamed_run, mesh=mesh)
-        run = make_run(step, stage.sources, batch_size, seed)
+        make_epoch = _resident_epoch if resident else partial(_streamed_epoch, mesh=mesh)
+        run_epoch = make_epoch(step, stage.sources, batch_size, seed)
         if resident:
-            display.note("the data stay on the device; an epoch is one program")
-        best: tuple[float, Any] = math.inf, None
-        for n in range(phase.epochs):
-            epoch, started = len(history) + 1, time.perf_counter()
-            with display.epoch(epoch, len(train_data)) as advance:
-                state, sums = run(state, epoch, advance)
-            seconds = time.perf_counter() - started
-            row: dict[str, Any] = {**metrics_.compute(all_metrics, sums)}
-            # The last step's update shows in no loss, so the parameters are looked at too, before anything keeps them.
-            if not math.isfinite(row["loss"]) or not _finite(state.params):
-                bad = n * steps + min(int(sums["finite"]), steps - 1)
-                what = "parameters became nan" if math.isfinite(row["loss"]) else f"loss became {row['loss']}"
-                raise InputError(
-                    f"the {what} in step {done + bad + 1} (epoch {epoch}, phase {phase.name!r}), "
-                    f"at the learning rate {float(schedule(bad)):.3g}; try a lower one"
-                )
-            if stage.validation is not None:
-                figures = evaluate(
-                    stage.model,
-                    state.variables,
-                    stage.validation,
-                    batch_size=batch_size,
-                    loss=loss,
-                    metrics=metrics,
-                    normalize=stage.normalize,
-                    mesh=mesh,
-                )
-                row |= {f"val_{name}": figures[name] for name in all_metrics}
-                if phase is not phases[-1] and figures["loss"] < best[0]:
-                    best = figures["loss"], jax.tree.map(jnp.copy, state.variables)  # the next step takes its memory
-            row = {
-                "epoch": epoch,
-                "phase": phase.name,
-                "step": done + (n + 1) * steps,
-                **row,
-                "learning_rate": float(schedule((n + 1) * steps - 1)),
-                "seconds": seconds,
-                "examples_per_second": len(train_data) / seconds,
-            }
-            history.append(row)
-            display.row(row)
-            whole = stage.whole(state)
-            for callback in callbacks:
-                callback(Event(phase, epoch, row, whole, n + 1 == phase.epochs))
-        done += phase.epochs * steps
-        variables = stage.whole(state).variables if best[1] is None else stage.joined(best[1])
-    return Result(model, whole, history)
+            self.note("the data stay on the device; an epoch is one program")
+
+        best: Any = None
+        keep_best = self.number + 1 < len(self.training.phases) or any(
+            getattr(callback, "restore_best", False) for callback in self.callbacks
+        )
+        sums: Any = None  # of the steps of the epoch that are done
+        actions: list[Action] = []
+        if saved is not None:
+            state = stage.part(checkpoint.restore(saved.directory, stage.whole(state), saved.step))
+            self.whole = stage.whole(state)
+            best = checkpoint.restore_best(saved.directory, stage.variables, saved.step)
+            if saved.sums is not None:
+                example = next(batches(stage.sources[0].subset(np.arange(1)), 1))
+                like = jax.eval_shape(step, state, example)[1]
+                sums = jax.tree.unflatten(jax.tree.structure(like), map(np.asarray, saved.sums))
+            if len(self.history) > self.begun:
+                last = len(self.history) - self.begun == phase.epochs
+                actions = self.tell("resume", metrics=self.history[-1], last=last, best=best)
+
+        factor = 1.0  # of the schedule's rate
+        with _told_to_stop() as told:
+            while not any(isinstance(action, Stop) for action in actions):
+                n, epoch = len(self.history) - self.begun, len(self.history) + 1  # n epochs of the phase are done
+                if told or n == phase.epochs:
+                    break
+                if (asked := math.prod(a.factor for a in actions if isinstance(a, ScaleRate))) != factor:
+                    factor = asked
+                    state = replace(state, opt_state=optax.tree.set(state.opt_state, rate_factor=jnp.float32(factor)))
+                    self.note(f"the learning rate is {factor:g} times the schedule's from here on")
+                watch = _Watch(partial(self.tell, "batch"), all_metrics, sums)
+                start = int(state.step) - self.done - n * steps
+                state, sums = run_epoch(state, epoch, start, sums, watch, told)
+                self.whole = stage.whole(state)
+                if int(state.step) < self.done + (n + 1) * steps:
+                    break
+                seconds = watch.seconds()
+                figures: dict[str, Any] = {**metrics_.compute(all_metrics, sums)}
+                # The last step's update shows in no loss, so the parameters are looked at too, before anything keeps
+                # them.
+                if not math.isfinite(figures["loss"]) or not _finite(state.params):
+                    bad = n * steps + min(int(sums["finite"]), steps - 1)
+                    known, loss_ = math.isfinite(figures["loss"]), figures["loss"]
+                    raise InputError(
+                        f"the {'parameters became nan' if known else f'loss became {loss_}'} in step "
+                        f"{self.done + bad + 1} (epoch {epoch}, phase {phase.name!r}), at the learning rate "
+                        f"{factor * float(schedule(bad)):.3g}; try a lower one"
+                    )
+                if stage.validation is not None:
+                    held = evaluate(stage.model, state.variables, stage.validation, **measured_by)
+                    figures |= {f"val_{name}": held[name] for name in all_metrics}
+                row: dict[str, Any] = {
+                    "epoch": epoch,
+                    "phase": phase.name,
+                    "step": int(state.step),
+                    **figures,
+                    "learning_rate": factor * float(schedule((n + 1) * steps - 1)),
+                    "seconds": seconds,
+                    "data_seconds": watch.waited,
+                    "val_seconds": watch.seconds() - seconds,
+                    "examples_per_second": (self.training.examples - start * batch_size) / seconds,
+                }
+                if keep_best and better(self.training.monitor, row, self.best_row()):
+                    best = jax.tree.map(jnp.copy, state.variables)  # the next step takes its memory
+                self.history.append(row)
+                sums, last = None, n + 1 == phase.epochs
+                actions = self.tell("epoch", metrics=row, last=last, best=best, place=self.place())
+        if told:
+            self.tell("interrupt", best=best, place=self.place(sums))
+            raise _interrupted(told[0], int(state.step), self.callbacks)
+        for stop in (action for action in actions if isinstance(action, Stop)):
+            if stop.reason:
+                self.note(f"phase {phase.name!r} ends after epoch {len(self.history)}: {stop.reason}")
+            if stop.restore_best and best is not None:
+                self.whole = stage.whole(_with_variables(state, best))
+        self.begun, self.done = len(self.history), int(state.step)
+        return self.whole.variables if best is None else stage.joined(best)
+
+    def best_row(self) -> dict[str, Any] | None:
+        """The row of the phase's best epoch."""
+        return History(self.history[self.begun :]).best(self.training.monitor)
 
 
 def fine_tune(
@@ -299,44 +435,137 @@ def _over(
         yield host["weight"], step(variables, batch)
 
 
-Run = Callable[[TrainState, int, Callable[[Any, int], None]], tuple[TrainState, Any]]
-"""`(state, epoch, advance) -> (state, sums)`: an epoch's steps; `advance(sums, examples)` tells the display."""
+Epoch = Callable[[TrainState, int, int, Any, "_Watch", Sequence[int]], tuple[TrainState, Any]]
+"""`(state, epoch, start, sums, watch, told) -> (state, sums)`: the steps of an epoch from number `start` on, or fewer
+where something is told; their sums are added to those before."""
 
 
-def _streamed_run(
+def _streamed_epoch(
     step: train.TrainStep, sources: Sequence[Source], batch_size: int, seed: int, mesh: Mesh | None
-) -> Run:
+) -> Epoch:
     """One call of the compiled step per batch."""
     compiled = jax.jit(step, donate_argnums=0)
 
-    def run(state: TrainState, epoch: int, advance: Callable[[Any, int], None]) -> tuple[TrainState, Any]:
-        started, parts = deque[Any](), []
-        source = sources[(epoch - 1) % len(sources)]
-        epoch_ = batches(source, batch_size, seed=seed, epoch=epoch, **parallel.division(mesh))
-        for _, batch in parallel.feed(mesh, epoch_):
-            state, sums = compiled(state, batch)
-            started.append(sums)
+    def run(
+        state: TrainState, epoch: int, start: int, sums: Any, watch: "_Watch", told: Sequence[int]
+    ) -> tuple[TrainState, Any]:
+        source, started = sources[(epoch - 1) % len(sources)], deque[Any]()
+        rest = batches(source, batch_size, seed=seed, epoch=epoch, start=start, **parallel.division(mesh))
+        for _, batch in watch.waiting(parallel.feed(mesh, rest)):
+            state, new = compiled(state, batch)
+            started.append(new)
             if len(started) > LAG:
                 # Waits for an earlier step, which also keeps the host from filling the memory with batches.
-                parts.append(jax.device_get(started.popleft()))
-                advance(parts[-1], batch_size)
-        return state, metrics_.merge([*parts, *started])
+                sums = _added(sums, started.popleft())
+                watch(sums)
+            if told:
+                break
+        while started:
+            sums = _added(sums, started.popleft())
+        return state, sums
 
     return run
 
 
-def _resident_run(step: train.TrainStep, sources: Sequence[Source], batch_size: int, seed: int) -> Run:
+def _resident_epoch(step: train.TrainStep, sources: Sequence[Source], batch_size: int, seed: int) -> Epoch:
     """One call per epoch, over data that lies on the device."""
     compiled = jax.jit(train.make_epoch(step), donate_argnums=0)
     everything = np.arange(len(sources[0]))
     data = [jax.device_put(source.take(everything)) for source in sources]
 
-    def run(state: TrainState, epoch: int, advance: Callable[[Any, int], None]) -> tuple[TrainState, Any]:
+    def run(
+        state: TrainState, epoch: int, start: int, sums: Any, watch: "_Watch", told: Sequence[int]
+    ) -> tuple[TrainState, Any]:
         rows = order(len(everything), batch_size, seed=seed, epoch=epoch)
-        state, sums = compiled(state, data[(epoch - 1) % len(data)], *rows)
-        return state, metrics_.merge([sums])
+        state, new = compiled(state, data[(epoch - 1) % len(data)], *(part[start:] for part in rows))
+        return state, _added(sums, new)
 
     return run
+
+
+def _added(sums: Any, new: Any) -> Any:
+    """Sums on the host, float64, one after the other, so that they are the same wherever training was interrupted."""
+    new = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), jax.device_get(new))
+    return new if sums is None else jax.tree.map(np.add, sums, new)
+
+
+class _Watch:
+    """The clock of an epoch, which tells how far it is."""
+
+    def __init__(self, tell: Callable[..., Any], metrics: Mapping[str, Metric], sums: Any):
+        self.waited = 0.0  # seconds, for batches
+        self._tell, self._metrics = tell, metrics
+        self._begun = self._told = time.perf_counter()
+        self._before = 0.0 if sums is None else float(sums["loss"][1])
+
+    def seconds(self) -> float:
+        return time.perf_counter() - self._begun
+
+    def waiting(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """The batches; how long they take is noted."""
+        while True:
+            started = time.perf_counter()
+            batch = next(batches, None)
+            self.waited += time.perf_counter() - started
+            if batch is None:
+                return
+            yield batch
+
+    def __call__(self, sums: Any) -> None:
+        """Tell of what is done, if there was nothing to tell in the last tenth of a second."""
+        if time.perf_counter() - self._told > 0.1:
+            self._told, examples = time.perf_counter(), float(sums["loss"][1])
+            speed = (examples - self._before) / self.seconds()
+            figures = metrics_.compute(self._metrics, sums)
+            self._tell(metrics={**figures, "examples": examples, "examples_per_second": speed})
+
+
+@contextmanager
+def _told_to_stop() -> Iterator[list[int]]:
+    """The signals to stop, Ctrl-C and SIGTERM, are put into a list; a second one does what it always does."""
+    told: list[int] = []
+    before: dict[int, Any] = {}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def note(number: int, frame: Any) -> None:
+        told.append(number)
+        restore()
+        print("jaxdl: stopping; once more to stop at once", file=sys.stderr, flush=True)
+
+    if threading.current_thread() is threading.main_thread():  # no other may set handlers
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, note)
+    try:
+        yield told
+    finally:
+        restore()
+
+
+def _interrupted(number: int, step: int, callbacks: Sequence[Callback]) -> Interrupted:
+    kept = [str(each.directory) for each in callbacks if isinstance(each, ModelCheckpoint)]
+    how = (
+        f"fit(…, resume={kept[0]!r}) goes on from there"
+        if kept
+        else "nothing keeps it (callbacks.ModelCheckpoint does)"
+    )
+    return Interrupted(number, f"stopped after step {step}; {how}")
+
+
+def _state(variables: Mapping[str, Any], key: jax.Array, step: int) -> TrainState:
+    """A state without an optimizer, for callbacks before there is one."""
+    model_state = dict(variables)
+    return TrainState(jnp.int32(step), model_state.pop("params"), model_state, {}, key, {})
+
+
+def _with_variables(state: TrainState, variables: Mapping[str, Any]) -> TrainState:
+    """The state with other variables, of which the averages are the same."""
+    model_state = dict(variables)
+    params = model_state.pop("params")
+    average = {path: leaf for path, leaf in trees.paths(params).items() if path in trees.paths(state.average)}
+    return replace(state, params=params, model_state=model_state, average=trees.from_paths(average))
 
 
 def _resident(source: Source, variables: Mapping[str, Any]) -> bool:
@@ -381,53 +610,3 @@ def _check_labels(model: Any, source: Source, loss: Loss, metrics: Mapping[str, 
 
 def _with_loss(loss: Loss, metrics: Mapping[str, Metric] | None) -> dict[str, Metric]:
     return {"loss": metrics_.mean(loss), **({"accuracy": metrics_.accuracy} if metrics is None else metrics)}
-
-
-class _Display:
-    """What the user sees: a bar while an epoch runs, on a terminal, and a line when it has ended."""
-
-    def __init__(self, metrics: Mapping[str, Metric], on: bool, epochs: int):
-        self.metrics, self.epochs = metrics, epochs
-        self.console = Console(stderr=True, quiet=not on, highlight=False, markup=False)
-
-    def note(self, text: str) -> None:
-        self.console.print(text, soft_wrap=True)
-
-    def phase(self, phase: Phase, params: Any, mask: Any) -> None:
-        moving, total = trees.count(trees.split(params, mask)[0]), trees.count(params)
-        self.note(f"{phase.name}: {phase.epochs} epochs, {moving:,} of {total:,} parameters trainable")
-
-    @contextmanager
-    def epoch(self, epoch: int, examples: int) -> Iterator[Callable[[Any, int], None]]:
-        columns = (
-            "{task.description}",
-            BarColumn(),
-            "{task.percentage:>3.0f}%",
-            TimeRemainingColumn(),
-            "{task.fields[figures]}",
-        )
-        live = self.console.is_terminal and not self.console.quiet
-        with Progress(*columns, console=self.console, transient=True, disable=not live) as bar:
-            task = bar.add_task(f"epoch {epoch}/{self.epochs}", total=examples, figures="")
-            total: Any = None
-            started = time.perf_counter()
-
-            def advance(sums: Any, count: int) -> None:
-                nonlocal total
-                if live:
-                    total = sums if total is None else jax.tree.map(np.add, total, sums)
-                    done = bar.tasks[0].completed + count
-                    speed = done / (time.perf_counter() - started)
-                    figures = _figures(metrics_.compute(self.metrics, total))
-                    bar.update(task, completed=done, figures=f"{figures}  {speed:,.0f}/s")
-
-            yield advance
-
-    def row(self, row: Mapping[str, Any]) -> None:
-        figures = _figures({k: v for k, v in row.items() if k.removeprefix("val_") in self.metrics})
-        rate = f"{row['examples_per_second']:,.0f}/s"
-        self.note(f"epoch {row['epoch']:>2}/{self.epochs}  {figures}  {row['seconds']:.1f} s  {rate}")
-
-
-def _figures(values: Mapping[str, float]) -> str:
-    return "  ".join(f"{name} {value:.4f}" for name, value in values.items())

@@ -6,7 +6,6 @@ RUN/checkpoints/     the last and the best state
 RUN/summary.json     the result, written at the end
 """
 
-import contextlib
 import dataclasses
 import json
 import math
@@ -19,16 +18,13 @@ from pathlib import Path
 from typing import Any, Self
 
 import jax
-import jax.numpy as jnp
 
 from jaxdl import checkpoint, models
+from jaxdl.callbacks import Callback, JSONLines, ModelCheckpoint
 from jaxdl.data import Preprocessing, TablePreprocessing
 from jaxdl.errors import InputError
-from jaxdl.loop import Event
 from jaxdl.pretrained import Weights
-from jaxdl.train import TrainState
 
-PATIENCE = 10.0  # seconds of training that may be lost where the process is killed
 PACKAGES = ("jaxdl", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pillow")
 
 
@@ -38,7 +34,6 @@ class Run:
 
     path: Path
     config: dict[str, Any]
-    _unsaved: dict[str, TrainState] = dataclasses.field(default_factory=dict, compare=False, repr=False)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -67,7 +62,7 @@ class Run:
 
     def variables(self) -> dict[str, Any]:
         """The trained variables: those of the best epoch."""
-        return checkpoint.restore_variables(self.path / "checkpoints", self.shapes, self.best_step())
+        return checkpoint.restore_variables(self.checkpoints, self.shapes, self.best_step())
 
     def history(self) -> list[dict[str, Any]]:
         """The rows of metrics.jsonl."""
@@ -81,35 +76,19 @@ class Run:
 
     def best_step(self) -> int | None:
         """The saved step with the lowest validation loss, or the latest without validation; None if none is saved."""
-        saved = checkpoint.steps(self.path / "checkpoints")
+        saved = checkpoint.steps(self.checkpoints)
         rows = [row for row in self.history() if row["step"] in saved and math.isfinite(row.get("val_loss", math.nan))]
         return min(rows, key=lambda row: row["val_loss"])["step"] if rows else max(saved, default=None)
 
-    def record(self, event: Event) -> None:
-        """The callback for `fit`: a line in metrics.jsonl, and a checkpoint of the best and the last epoch.
+    @property
+    def checkpoints(self) -> Path:
+        """Where `fit(…, resume=run.checkpoints)` goes on from."""
+        return self.path / "checkpoints"
 
-        Checkpoints of epochs that follow each other fast are written together, every few seconds and at the end of a
-        phase, or when the run is left as a context.
-        """
-        rows, new = self.history(), event.metrics
-        _write(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in [*rows, new]))
-        self._unsaved["last"] = jax.tree.map(jnp.copy, event.state)
-        if all(new.get("val_loss", math.nan) < loss for row in rows if math.isfinite(loss := row.get("val_loss", 0.0))):
-            self._unsaved["best"] = self._unsaved["last"]
-        saved = max(checkpoint.steps(self.path / "checkpoints"), default=0)
-        if event.last or sum(row["seconds"] for row in [*rows, new] if row["step"] > saved) > PATIENCE:
-            self._save()
-
-    def _save(self) -> None:
-        """Write what is not yet in a checkpoint, and remove what is neither the best nor the last."""
-        checkpoints = self.path / "checkpoints"
-        while self._unsaved:
-            _, state = self._unsaved.popitem()
-            if int(state.step) not in checkpoint.steps(checkpoints):
-                checkpoint.save(checkpoints, state)
-        saved = checkpoint.steps(checkpoints)
-        for step in set(saved) - {self.best_step(), max(saved, default=None)}:
-            checkpoint.delete(checkpoints, step)
+    @property
+    def callbacks(self) -> tuple[Callback, ...]:
+        """For `fit`: a line in metrics.jsonl for each epoch, and checkpoints of the best and the last."""
+        return JSONLines(self.path / "metrics.jsonl"), ModelCheckpoint(self.checkpoints)
 
     def finish(self, result: Mapping[str, Any]) -> dict[str, Any]:
         """Write summary.json: the result, where it was reached, and with what."""
@@ -129,12 +108,10 @@ class Run:
         return self
 
     def __exit__(self, kind: object, error: object, traceback: object) -> None:
-        with contextlib.suppress(InputError) if error is not None else contextlib.nullcontext():
-            self._save()
-        if error is not None and not checkpoint.steps(self.path / "checkpoints"):
+        if error is not None and not checkpoint.steps(self.checkpoints):
             shutil.rmtree(self.path, ignore_errors=True)
         elif isinstance(error, Exception):
-            saved = checkpoint.steps(self.path / "checkpoints")
+            saved = checkpoint.steps(self.checkpoints)
             error.add_note(f"{self.path} keeps what was trained up to step {' and '.join(map(str, saved))}")
 
 

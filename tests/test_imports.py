@@ -26,13 +26,15 @@ ALLOWED = {
     "transfer": {"trees", "models", "optim", "errors"},
     "features": {"trees", "models", "data", "augment", "optim", "train", "parallel", "errors"},
     "rates": {"data", "losses", "optim", "features", "train", "errors"},
+    "report": {"errors"},
+    "history": {"report", "errors"},
     "checkpoint": {"trees", "train", "errors"},
+    "callbacks": {"trees", "optim", "train", "history", "checkpoint", "errors"},
     "loop": {
         *("trees", "models", "data", "augment", "losses", "metrics", "optim", "train", "parallel", "transfer"),
-        *("features", "errors"),
+        *("features", "history", "checkpoint", "callbacks", "errors"),
     },
-    "report": {"errors"},
-    "runs": {"models", "data", "pretrained", "train", "checkpoint", "loop", "errors"},
+    "runs": {"models", "data", "pretrained", "checkpoint", "callbacks", "loop", "errors"},
 }
 
 

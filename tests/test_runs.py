@@ -1,9 +1,10 @@
 import errno
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import chex
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import fill
@@ -21,55 +22,33 @@ CONFIG = {
 }
 
 
-def train(run, losses, epochs=None):
-    """A run whose validation losses are given: the history is written by hand, the states are real."""
+def state(step):
+    params = {"kernel": jnp.full(2, step, jnp.float32)}
+    return jaxdl.train.TrainState(jnp.int32(step), params, {}, {}, jax.random.key(0), {})
+
+
+def train(run, epochs=1):
     variables = fill(run.model, (4, 4, 1))
     source = data.from_arrays([[[0] * 4] * 4] * 3, [0, 1, 2])
-    epochs = epochs or len(losses)
-    losses = iter(losses)
-
-    def record(event):
-        row = {**event.metrics, "val_loss": next(losses)}
-        run.record(replace(event, metrics=row))
-
-    jaxdl.fit(run.model, source, variables=variables, phases=Phase(epochs, 0.1), callbacks=(record,), progress=False)
+    jaxdl.fit(
+        run.model, source, variables=variables, phases=Phase(epochs, 0.1), callbacks=run.callbacks, progress=False
+    )
 
 
-def test_the_best_and_the_last_are_kept(tmp_path):
+def test_the_best_step_is_that_with_the_lowest_validation_loss(tmp_path):
     run = runs.create(tmp_path / "run", CONFIG)
-    train(run, [0.9, 0.5, 0.7, float("nan")])
+    for step, loss in enumerate((0.9, 0.5, float("nan"), 0.7), 1):
+        checkpoint.save(run.checkpoints, state(step))
+        with (run.path / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps({"step": step, "val_loss": loss}) + "\n")
     assert run.best_step() == 2
-    assert checkpoint.steps(run.path / "checkpoints") == [2, 4]
-    assert len(run.history()) == 4
-
-
-def test_fast_epochs_are_saved_together_and_nothing_is_lost(tmp_path, monkeypatch):
-    saved = []
-    save = checkpoint.save
-    monkeypatch.setattr(checkpoint, "save", lambda path, state: (saved.append(int(state.step)), save(path, state)))
-    run = runs.create(tmp_path / "run", CONFIG)
-    train(run, [0.9, 0.5, 0.7, 0.6, 0.8])
-    assert sorted(saved) == [2, 5]
-    saved.clear()
-    with pytest.raises(KeyboardInterrupt), runs.create(tmp_path / "stopped", CONFIG) as run:
-        losses = [0.9, 0.5, 0.7, 0.6]
-
-        def interrupted():
-            yield from losses
-            raise KeyboardInterrupt
-
-        train(run, interrupted(), epochs=9)
-    assert sorted(saved) == [2, 4]
-    assert runs.load(tmp_path / "stopped").best_step() == 2
-    saved.clear()
-    monkeypatch.setattr(runs, "PATIENCE", 0.0)
-    train(runs.create(tmp_path / "slow", CONFIG), [0.9, 0.5, 0.7])
-    assert saved == [1, 2, 3]
+    checkpoint.delete(run.checkpoints, 2)
+    assert run.best_step() == 4
 
 
 def test_a_run_is_read_back_as_it_was(tmp_path):
     with runs.create(tmp_path / "run", CONFIG) as run:
-        train(run, [0.5])
+        train(run)
         summary = run.finish({"accuracy": 0.5})
     back = runs.load(tmp_path / "run")
     assert back.model == models.create("dense", 3, hidden=(4,))
@@ -84,7 +63,7 @@ def test_a_run_is_read_back_as_it_was(tmp_path):
 
 def test_a_run_is_a_source_of_weights(tmp_path):
     with runs.create(tmp_path / "run", CONFIG) as run:
-        train(run, [0.5])
+        train(run)
     weights = runs.weights(run.path)
     assert (weights.name, weights.num_classes, weights.classes) == ("dense", 3, ("a", "b", "c"))
     assert weights.source.startswith("trained by jaxdl")
@@ -97,7 +76,7 @@ def test_a_run_on_a_table(tmp_path):
     with runs.create(tmp_path / "run", {**CONFIG, "preprocessing": preprocessing}) as run:
         variables = fill(run.model, (3,))
         source = data.from_arrays(np.eye(3, dtype=np.float32), [0, 1, 2])
-        jaxdl.fit(run.model, source, variables=variables, phases=Phase(1, 0.1), callbacks=(run.record,), progress=False)
+        jaxdl.fit(run.model, source, variables=variables, phases=Phase(1, 0.1), callbacks=run.callbacks, progress=False)
     back = runs.load(run.path)
     assert back.preprocessing == preprocessing
     kernel = back.variables()["params"]["dense_0"]["kernel"]
@@ -116,7 +95,7 @@ def test_a_training_that_fails_at_once_leaves_nothing_behind(tmp_path):
         raise RuntimeError
     assert not (tmp_path / "run").exists()
     with pytest.raises(RuntimeError) as failed, runs.create(tmp_path / "run", CONFIG) as run:
-        train(run, [0.5])
+        train(run)
         raise RuntimeError
     assert failed.value.__notes__ == [f"{run.path} keeps what was trained up to step 1"]
     assert runs.load(tmp_path / "run").best_step() == 1
@@ -124,7 +103,7 @@ def test_a_training_that_fails_at_once_leaves_nothing_behind(tmp_path):
 
 def test_a_full_disk_keeps_what_is_there(tmp_path, monkeypatch):
     run = runs.create(tmp_path / "run", CONFIG)
-    train(run, [0.5])
+    train(run)
     before = (run.path / "metrics.jsonl").read_text()
 
     def full(path, text):
@@ -152,7 +131,7 @@ def test_directories_that_are_not_runs(tmp_path):
     run = runs.create(tmp_path / "run", CONFIG)
     with pytest.raises(InputError, match="no checkpoint"):
         runs.load(run.path)
-    train(run, [0.5])
+    train(run)
     for damage in (b'{"epoch": 1, "st', b'{"epoch": 1}\n', b"\xff"):
         (run.path / "metrics.jsonl").write_bytes(damage)
         with pytest.raises(InputError, match="damaged"):

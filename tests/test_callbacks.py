@@ -1,0 +1,371 @@
+import csv
+import json
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import fill
+from hypothesis import given
+from hypothesis import strategies as st
+
+import jaxdl
+from jaxdl import callbacks, checkpoint, data, models, train
+from jaxdl.callbacks import (
+    CSVLogger,
+    EarlyStopping,
+    Event,
+    JSONLines,
+    LambdaCallback,
+    ModelCheckpoint,
+    ReduceLROnPlateau,
+    ScaleRate,
+    Stop,
+    TensorBoard,
+    Training,
+)
+from jaxdl.errors import InputError, Interrupted
+from jaxdl.history import History
+from jaxdl.optim import Phase
+
+MODEL = models.create("dense", 3, hidden=(4,))
+STATE = train.TrainState(jnp.int32(0), {"head": {"bias": jnp.zeros(3)}}, {}, {}, jax.random.key(0), {})
+losses = st.lists(st.floats(0, 3), min_size=1, max_size=15)
+
+
+def source(n=40, seed=0):
+    draw = np.random.default_rng(seed)
+    labels = draw.integers(0, 3, n)
+    return data.from_arrays((np.eye(3)[labels] + draw.normal(size=(n, 3))).astype(np.float32), labels)
+
+
+def fit(phases=None, **options):
+    options = {"variables": fill(MODEL, (3,)), "batch_size": 8, "progress": False} | options
+    return jaxdl.fit(MODEL, source(), source(20, 1), phases=phases or Phase(6, 0.1), **options)
+
+
+def told(values, kind="epoch", monitor="val_loss", **more):
+    """The event at the end of the last of some epochs, whose figures are given."""
+    rows = [{"epoch": n, "step": n, monitor: value} for n, value in enumerate(values, 1)]
+    training = Training(MODEL, (3,), (Phase(99, 0.1),), (True,), 8, 1, ("loss", "val_loss", monitor), monitor)
+    return Event(kind, training, 0, STATE, History(rows), metrics=rows[-1] if rows else {}, **more)
+
+
+def keras_early_stopping(values, patience, min_delta):
+    """The epoch after which Keras 3's EarlyStopping ends, as its documentation describes it; None for not at all."""
+    best, waited = np.inf, 0
+    for epoch, value in enumerate(values, 1):
+        waited += 1
+        if value < best - min_delta:
+            best, waited = value, 0
+        if waited >= patience:
+            return epoch
+    return None
+
+
+@given(losses, st.integers(1, 4), st.floats(0, 1))
+def test_early_stopping_ends_where_the_figure_has_been_stale(values, patience, min_delta):
+    stop = EarlyStopping(patience, min_delta)
+    ends = [n for n in range(1, len(values) + 1) if stop(told(values[:n])) is not None]
+    assert (ends[0] if ends else None) == keras_early_stopping(values, patience, min_delta)
+
+
+def keras_plateau(values, factor, patience, min_delta, cooldown, lowest, rate):
+    """The learning rate after these epochs, by the algorithm of Keras 3's ReduceLROnPlateau."""
+    best, waited, cooling = np.inf, 0, 0
+    for value in values:
+        if cooling > 0:
+            cooling, waited = cooling - 1, 0
+        if value < best - min_delta:
+            best, waited = value, 0
+        elif not cooling > 0:
+            waited += 1
+            if waited >= patience and rate > lowest:
+                rate, cooling, waited = max(rate * factor, lowest), cooldown, 0
+    return rate
+
+
+@given(losses, st.floats(0.1, 0.9), st.integers(1, 3), st.floats(0, 0.5), st.integers(0, 3), st.floats(0, 0.2))
+def test_the_rate_is_reduced_as_keras_does(values, factor, patience, min_delta, cooldown, lowest):
+    reduce = ReduceLROnPlateau(factor, patience, min_delta, cooldown, lowest)
+    expected = keras_plateau(values, factor, patience, min_delta, cooldown, lowest, rate=0.1)
+    assert reduce(told(values)).factor * 0.1 == pytest.approx(expected)
+
+
+def test_fit_stops_early_and_goes_back_to_the_best_epoch():
+    seen = []
+
+    def keep(event):
+        seen.append(jax.device_get(event.state.params))
+
+    # So fast that it gets worse again.
+    phase = Phase(30, 2.0, schedule="constant", warmup=0)
+    result = fit(phase, callbacks=[keep, EarlyStopping(patience=3)])
+    best = result.history.best()
+    assert len(result.history) == best["epoch"] + 3 < 30
+    chex.assert_trees_all_equal(result.state.params, seen[best["epoch"] - 1])
+    stays = fit(phase, callbacks=[EarlyStopping(patience=3, restore_best=False)])
+    chex.assert_trees_all_equal(stays.state.params, seen[best["epoch"] + 2])
+    through = fit(replace(phase, epochs=best["epoch"] + 1), callbacks=[EarlyStopping(patience=9)])
+    chex.assert_trees_all_equal(through.state.params, seen[best["epoch"] - 1])
+
+
+def test_the_best_epoch_is_that_of_the_monitor():
+    phase = Phase(8, 1.0, schedule="constant", warmup=0)
+    result = fit(phase, monitor="val_accuracy", callbacks=[EarlyStopping(patience=20)])
+    best = result.history.best("val_accuracy")
+    figures = jaxdl.evaluate(MODEL, result.variables, source(20, 1))
+    assert figures["accuracy"] == pytest.approx(best["val_accuracy"])
+    averaged = fit(replace(phase, ema=0.5), monitor="val_accuracy", callbacks=[EarlyStopping(patience=20)])
+    figures = jaxdl.evaluate(MODEL, averaged.variables, source(20, 1))
+    assert figures["accuracy"] == pytest.approx(averaged.history.best("val_accuracy")["val_accuracy"])
+
+
+def test_a_scaled_rate_is_that_of_a_lower_one():
+    """A phase at a constant rate that is halved after three epochs is three epochs at it and three at half of it."""
+    phase = Phase(6, 0.2, optimizer="sgd", schedule="constant", warmup=0, weight_decay=0, clip_norm=None)
+    halved = fit(phase, callbacks=[lambda event: ScaleRate(0.5) if event.epoch >= 3 else None])
+    assert [row["learning_rate"] for row in halved.history] == pytest.approx([0.2] * 3 + [0.1] * 3)
+    rates = optax_rates(phase, steps=5)
+    np.testing.assert_allclose(halved.state.params["head"]["kernel"], rates, rtol=1e-4)
+
+
+def optax_rates(phase, steps):
+    """The head's kernel after six epochs of the same batches, by optax alone."""
+    import optax
+
+    optimizer = optax.sgd(lambda n: jnp.where(n < 3 * steps, 0.2, 0.1), 0.9, nesterov=True)
+    step = jax.jit(train.make_train_step(MODEL, optimizer))
+    state = train.init_state(fill(MODEL, (3,)), optimizer, jax.random.key(0))
+    for epoch in range(1, 7):
+        for batch in data.batches(source(), 8, seed=0, epoch=epoch):
+            state, _ = step(state, batch)
+    return state.params["head"]["kernel"]
+
+
+def test_the_best_and_the_last_are_kept(tmp_path):
+    keep = ModelCheckpoint(tmp_path, every=0)
+    for n, loss in enumerate((0.9, 0.5, 0.7, float("nan")), 1):
+        event = told([0.9, 0.5, 0.7, float("nan")][:n], place={"n": n, "loss": loss})
+        keep(replace(event, state=replace(STATE, step=jnp.int32(n))))
+        assert checkpoint.steps(tmp_path) == {1: [1], 2: [2], 3: [2, 3], 4: [2, 4]}[n]
+    assert checkpoint.place(tmp_path, 2) == {"n": 2, "loss": 0.5}
+
+
+def test_fast_epochs_are_saved_together_and_nothing_is_lost(tmp_path, monkeypatch):
+    saved = []
+    save = checkpoint.save
+    monkeypatch.setattr(
+        checkpoint, "save", lambda path, state, **more: (saved.append(int(state.step)), save(path, state, **more))
+    )
+    result = fit(callbacks=[ModelCheckpoint(tmp_path / "all")])
+    assert saved == sorted({result.history.best()["step"], 30})
+    saved.clear()
+
+    def fail(event):
+        if event.epoch == 3:
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fit(callbacks=[ModelCheckpoint(tmp_path / "failed"), fail])
+    assert checkpoint.steps(tmp_path / "failed")[-1] == 15
+    with pytest.raises(InputError, match="holds checkpoints already"):
+        fit(callbacks=[ModelCheckpoint(tmp_path / "failed")])
+
+
+# What has to be the same however often training was interrupted: dropout, augmentation, averages, several phases, a
+# rate that was reduced, the choice of the best epoch.
+PHASES = (
+    Phase(3, 0.05, name="head", trainable=("head",), ema=0.9),
+    Phase(4, 0.02, name="all", ema=0.8, optimizer="adam"),
+)
+
+
+def noise(key, x):
+    return x + 0.1 * jax.random.normal(key, x.shape)
+
+
+def interrupted(directory, at, resume=None):
+    model = models.create("dense", 3, hidden=(4,), dropout=0.3)
+    watch = [
+        ModelCheckpoint(directory / "checkpoints", every=0),
+        JSONLines(directory / "rows"),
+        EarlyStopping(patience=3),
+        ReduceLROnPlateau(0.5, patience=1),
+        at,
+    ]
+    same: Any = {"variables": fill(model, (3,)), "batch_size": 8, "augment": noise}
+    return jaxdl.fit(
+        model, source(), source(20, 1), phases=PHASES, callbacks=watch, resume=resume, progress=False, **same
+    )
+
+
+def same(result, other):
+    a, b = (replace(each.state, key=jax.random.key_data(each.state.key)) for each in (result, other))
+    chex.assert_trees_all_equal(a, b)
+
+
+def timeless(path):
+    rows = [json.loads(line) for line in Path(path).read_text().splitlines()]
+    return [{k: v for k, v in row.items() if "second" not in k} for row in rows]
+
+
+@pytest.mark.slow
+def test_a_training_that_was_interrupted_ends_with_the_same_bits(tmp_path, monkeypatch):
+    monkeypatch.setattr("jaxdl.loop._resident", lambda *_: False)  # so that it can stop in the middle of an epoch
+    whole = interrupted(tmp_path / "whole", LambdaCallback())
+    assert len(whole.history) > 4
+    assert whole.history[-1]["learning_rate"] < whole.history[3]["learning_rate"] / 2
+    # Killed as soon as an epoch is kept: in a phase, at its end, in the next one.
+    for epoch in (2, 3, 5):
+        directory = tmp_path / f"killed-{epoch}"
+
+        def kill(event, epoch=epoch):
+            if event.epoch == epoch:
+                raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            interrupted(directory, kill)
+        result = interrupted(directory, LambdaCallback(), resume=directory / "checkpoints")
+        same(result, whole)
+        assert timeless(directory / "rows") == timeless(tmp_path / "whole" / "rows")
+
+
+def test_a_training_that_is_told_to_stop_goes_on_in_the_middle_of_an_epoch(tmp_path, monkeypatch):
+    monkeypatch.setattr("jaxdl.loop._resident", lambda *_: False)
+    whole, directory, seen = interrupted(tmp_path / "whole", LambdaCallback()), tmp_path / "stopped", []
+    (directory / "checkpoints").mkdir(parents=True)
+
+    def step(watch, sums):
+        seen.append(float(sums["loss"][1]))
+        if len(seen) in (2, 9):  # both in the second and the third epoch of five steps
+            os.kill(os.getpid(), signal.SIGTERM if len(seen) == 2 else signal.SIGINT)
+
+    monkeypatch.setattr("jaxdl.loop._Watch.__call__", step)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with pytest.raises(Interrupted, match="stopped after step .* goes on from there") as told:
+            interrupted(directory, LambdaCallback(), resume=directory / "checkpoints")
+        assert told.value.signal == number
+        kept = checkpoint.steps(directory / "checkpoints")[-1]
+        assert kept % 5, "in the middle of an epoch"
+    same(interrupted(directory, LambdaCallback(), resume=directory / "checkpoints"), whole)
+    assert timeless(directory / "rows") == timeless(tmp_path / "whole" / "rows")
+
+
+def test_only_the_same_training_goes_on(tmp_path):
+    fit(Phase(2, 0.1), callbacks=[ModelCheckpoint(tmp_path / "run")])
+    with pytest.raises(InputError, match="another training, of other batch_size: 8, not 4"):
+        fit(Phase(2, 0.1), resume=tmp_path / "run", batch_size=4)
+    with pytest.raises(InputError, match="of other phases"):
+        fit(Phase(3, 0.1), resume=tmp_path / "run")
+    with pytest.raises(InputError, match="no folder"):
+        fit(resume=tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    assert len(fit(Phase(2, 0.1), resume=tmp_path / "empty").history) == 2
+    checkpoint.save(tmp_path / "bare", STATE)
+    with pytest.raises(InputError, match="does not tell how to go on"):
+        fit(resume=tmp_path / "bare")
+    assert len(fit(Phase(2, 0.1), resume=tmp_path / "run").history) == 2  # it had ended
+
+
+def test_logs_have_a_line_for_each_epoch(tmp_path):
+    result = fit(callbacks=[CSVLogger(tmp_path / "a" / "rows.csv"), JSONLines(tmp_path / "rows.jsonl")])
+    with (tmp_path / "a" / "rows.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert [float(row["val_loss"]) for row in table] == [row["val_loss"] for row in result.history]
+    assert [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()] == list(result.history)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot write"):
+        fit(callbacks=[CSVLogger(tmp_path / "file" / "rows.csv")])
+
+
+def test_tensorboard_reads_figures_histograms_pictures_and_the_graph(tmp_path):
+    def draw(event):
+        figure = jaxdl.report.curves({"a": event.history})
+        return {"curves": figure, "kernel": np.zeros((4, 4, 3), np.uint8), "gray": np.zeros((4, 4), np.uint8)}
+
+    result = fit(Phase(3, 0.1), callbacks=[TensorBoard(tmp_path, images=draw)])
+    values, names, nodes = {}, set(), set()
+    for event in read_events(next(tmp_path.glob("events*"))):
+        for value in event.summary.value:
+            names.add((value.tag, value.WhichOneof("value")))
+            if value.HasField("simple_value"):
+                values.setdefault(value.tag, {})[event.step] = value.simple_value
+        if event.graph_def:
+            from tensorboardX.proto.graph_pb2 import GraphDef
+
+            nodes = {node.name for node in GraphDef.FromString(event.graph_def).node}
+    assert values["loss/validation"] == pytest.approx({row["epoch"]: row["val_loss"] for row in result.history})
+    assert {("dense_0/kernel", "histo"), ("curves", "image"), ("kernel", "image"), ("gray", "image")} <= names
+    assert nodes == {"input", "dense_0", "head"}
+
+
+def read_events(path):
+    """The records of an event file: length, checksum, content, checksum."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    content = path.read_bytes()
+    while content:
+        size = int.from_bytes(content[:8], "little")
+        yield Event.FromString(content[12 : 12 + size])
+        content = content[16 + size :]
+
+
+def test_a_lambda_callback_hears_what_it_wants():
+    heard = []
+    kinds = ("begin", "phase", "epoch", "end")
+    fit(Phase(2, 0.1), callbacks=[LambdaCallback(**{kind: lambda e: heard.append(e.kind) for kind in kinds})])
+    assert heard == ["begin", "phase", "epoch", "epoch", "end"]
+    heard.clear()
+    with pytest.raises(ZeroDivisionError):
+        fit(callbacks=[LambdaCallback(end=lambda e: heard.append(e.epoch)), lambda event: 1 / 0])
+    assert heard == [1]
+
+
+def test_progress_says_what_happens(capsys):
+    fit(Phase(2, 0.1), progress=True, callbacks=[EarlyStopping(patience=1, min_delta=9.0)])
+    said = capsys.readouterr().err
+    assert "train: 2 epochs, 31 of 31 parameters trainable" in said
+    assert "epoch  2/2  loss" in said
+    assert "phase 'train' ends after epoch 2: val_loss has not got better for 1 epochs" in said
+
+
+def test_a_bar_is_drawn_on_a_terminal(monkeypatch):
+    shown = []
+    monkeypatch.setattr("rich.console.Console.is_terminal", True)
+    monkeypatch.setattr("rich.progress.Progress.update", lambda self, task, **fields: shown.append(fields))
+    bar = callbacks.Progress()
+    for kind in ("begin", "batch", "epoch"):
+        event = told([0.5], kind=kind)
+        figures = {"loss": 0.25, "examples": 4.0, "examples_per_second": 100.0, "seconds": 1.0}
+        bar(replace(event, metrics=figures))
+    assert shown == [{"completed": 4.0, "figures": "loss 0.2500  100/s"}]
+
+
+@pytest.mark.parametrize(
+    ("callback", "reason"),
+    [
+        (lambda: EarlyStopping(patience=0), "EarlyStopping: patience=0"),
+        (lambda: ReduceLROnPlateau(factor=2), "ReduceLROnPlateau: factor=2"),
+        (lambda: EarlyStopping(monitor="val_acuracy", restore_best=False), "'val_acuracy'.*the nearest: val_accuracy"),
+        (lambda: EarlyStopping(monitor="val_accuracy"), r"give fit\(monitor='val_accuracy'\), or restore_best=False"),
+        (lambda: lambda event: "stop", "returned 'stop', not None, Stop or ScaleRate"),
+    ],
+)
+def test_callbacks_that_cannot_be_used(callback, reason):
+    with pytest.raises(InputError, match=reason):
+        fit(callbacks=[callback()])
+    with pytest.raises(InputError, match="give validation data"):
+        jaxdl.fit(MODEL, source(), phases=Phase(1, 0.1), callbacks=[EarlyStopping()], progress=False)
+    with pytest.raises(InputError, match="no figure 'val_los' to monitor; the nearest: val_loss"):
+        fit(monitor="val_los")
+
+
+def test_stop_is_an_action_of_your_own():
+    assert len(fit(callbacks=[lambda event: Stop("enough") if event.epoch == 2 else None]).history) == 2
