@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import io
 import json
+import shlex
 import sys
 import time
 import warnings
@@ -14,7 +15,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import tyro
 from rich.console import Console
@@ -22,6 +22,7 @@ from rich.table import Table
 
 import jaxdl
 from jaxdl import (
+    callbacks,
     data,
     features,
     losses,
@@ -37,7 +38,7 @@ from jaxdl import (
     trees,
 )
 from jaxdl.augment import PHOTOS, Affine
-from jaxdl.errors import InputError, nearest
+from jaxdl.errors import InputError, Interrupted, nearest
 
 Folder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
 RunPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -73,6 +74,36 @@ class Data:
 
 
 @dataclass(frozen=True)
+class Watch:
+    """What happens beside training."""
+
+    metrics: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME...")] = ()
+    """Measured beside the accuracy, or the mean absolute error: f1, top5, roc_auc, rmse, … (docs/metrics.md)."""
+    monitor: str = "val_loss"
+    """The figure that tells which epoch is the best."""
+    early_stopping: Annotated[int | None, tyro.conf.arg(metavar="EPOCHS", help_behavior_hint="(default: off)")] = None
+    """End a phase where the monitored figure has not got better for so long."""
+    reduce_on_plateau: Annotated[int | None, tyro.conf.arg(metavar="EPOCHS", help_behavior_hint="(default: off)")] = (
+        None
+    )
+    """Divide the learning rate by ten where the monitored figure has not got better for so long."""
+    tensorboard: bool = False
+    """Write RUN/tensorboard for TensorBoard."""
+    resume: bool = False
+    """Go on with a run that was interrupted: the same command, with this."""
+
+    def callbacks(self, run: runs.Run) -> list[callbacks.Callback]:
+        watching: list[callbacks.Callback] = [*run.callbacks]
+        if self.early_stopping is not None:
+            watching.append(callbacks.EarlyStopping(self.early_stopping, restore_best=False))  # runs keep the best
+        if self.reduce_on_plateau is not None:
+            watching.append(callbacks.ReduceLROnPlateau(patience=self.reduce_on_plateau))
+        if self.tensorboard:
+            watching.append(callbacks.TensorBoard(run.path / "tensorboard"))
+        return watching
+
+
+@dataclass(frozen=True)
 class FineTune:
     """Teach a pretrained network the classes of a folder of photographs: its head, then more of it."""
 
@@ -87,11 +118,12 @@ class FineTune:
     batch_size: int = 32
     """Images in a batch, over all devices."""
     data: Annotated[Data, tyro.conf.arg(name="")] = field(default_factory=Data)
+    watch: Annotated[Watch, tyro.conf.arg(name="")] = field(default_factory=Watch)
     augment: Affine = PHOTOS
 
     def run(self) -> None:
         out = self.out or Path("runs") / f"{self.folder.resolve().name}-{Path(self.model).stem}"
-        runs.check_new(out)
+        runs.check_new(out, resume=self.watch.resume)
         weights = _weights(self.model)
         splits = self.data.load(self.folder, weights.preprocessing)
         recipe = self.recipe
@@ -154,18 +186,28 @@ class Train:
     epochs: Annotated[int | None, tyro.conf.arg(help_behavior_hint="(default: 10, 100 for a table)")] = None
     """Passes over the training data."""
     learning_rate: float = 1e-3
-    """Highest learning rate; it warms up, and falls to zero at the end."""
+    """The highest."""
+    optimizer: str = "adamw"
+    """One of jaxdl.optim.OPTIMIZERS: sgd, momentum, adam, adamw, rmsprop, lion, muon, …"""
+    schedule: str = "cosine"
+    """How the learning rate falls after its warm-up: constant, cosine, polynomial, step, exponential, or one-cycle."""
+    loss: str = "cross_entropy"
+    """Of classes: one of jaxdl.losses.NAMED."""
+    class_weights: Literal["balanced"] | None = None
+    """Give every class the same say, however many examples it has."""
     batch_size: int = 32
     """Examples in a batch, over all devices."""
     data: Annotated[Data, tyro.conf.arg(name="")] = field(default_factory=Data)
     columns: Annotated[Columns, tyro.conf.arg(name="")] = field(default_factory=Columns)
+    watch: Annotated[Watch, tyro.conf.arg(name="")] = field(default_factory=Watch)
     augment: Affine = PHOTOS
 
     def run(self) -> None:
         table = self.folder.is_file() or self.folder.suffix == ".csv"
         name = self.model or ("dense" if table else "tiny_vgg")
         out = self.out or Path("runs") / f"{self.folder.resolve().stem if table else self.folder.resolve().name}-{name}"
-        runs.check_new(out)
+        runs.check_new(out, resume=self.watch.resume)
+        loss = losses.by_name(self.loss)
         # The averages of batch normalisation settle within a few hundred steps, not in ImageNet's hundred thousand.
         model_options: dict[str, Any] = {"bn_momentum": 0.9} if name.startswith("efficientnet") else {}
         if self.hidden is not None:
@@ -183,7 +225,13 @@ class Train:
             preprocessing = data.Preprocessing(self.size if self.size is not None else models.input_size(name) or 64)
             splits = self.data.load(self.folder, preprocessing)
         model = models.create(name, len(splits.train.classes) or 1, **model_options)
-        phases = (optim.Phase(self.epochs if self.epochs is not None else 100 if table else 10, self.learning_rate),)
+        epochs = self.epochs if self.epochs is not None else 100 if table else 10
+        phases = (optim.Phase(epochs, self.learning_rate, optimizer=self.optimizer, schedule=self.schedule),)
+        if self.class_weights is not None:
+            if not splits.train.classes:
+                raise InputError("--class-weights are for classes; a number is predicted here")
+            balanced = losses.balanced_weights(splits.train.labels, len(splits.train.classes))
+            loss = losses.class_weighted(loss, balanced)
         variables = None
         if self.weights is not None:
             shape = np.shape(jaxdl.train.inputs(splits.train[0]))
@@ -192,7 +240,7 @@ class Train:
             print(loaded, file=sys.stderr)
             variables = loaded.variables
         spec = {"name": name, "options": model_options, "from": self.weights}
-        _train(self, out, spec, model, variables, preprocessing, splits, phases, losses.cross_entropy)
+        _train(self, out, spec, model, variables, preprocessing, splits, phases, loss)
 
 
 @dataclass(frozen=True)
@@ -204,15 +252,19 @@ class Evaluate:
     """A run directory."""
     folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER|TABLE.csv")]
     """Images in a folder for each of the run's classes; or a table with the run's target."""
+    metrics: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME...")] = ()
+    """Measured beside those of the training: f1, top5, roc_auc, rmse, … (docs/metrics.md)."""
     batch_size: int = 32
     """Examples in a batch."""
     json: bool = False
-    """Print one JSON object and nothing else: accuracy (or mae and r2), loss, count, split."""
+    """Print one JSON object and nothing else: accuracy (or mae and r2), loss, other metrics, count, split."""
 
     def run(self) -> None:
         run = runs.load(self.path)
         source, split = _unseen(run, self.folder)
-        figures = _measured(run.model, run.variables(), source, run.preprocessing, self.batch_size)
+        watched = run.config.get("command", {}).get("watch", {}).get("metrics", ())
+        names = tuple(dict.fromkeys((*watched, *self.metrics)))
+        figures = _measured(run.model, run.variables(), source, run.preprocessing, self.batch_size, names)
         if self.json:
             print(json.dumps(figures | {"split": split}))
         else:
@@ -628,40 +680,53 @@ def _train(
             "skipped": _skipped(splits),
         },
         "phases": phases,
-        "command": options,
+        "monitor": options.watch.monitor,
+        "command": dataclasses.replace(options, watch=dataclasses.replace(options.watch, resume=False)),
     }
-    with runs.create(out, config) as run:
-        jaxdl.fit(
-            model,
-            train,
-            validation,
-            phases=phases,
-            variables=variables,
-            batch_size=options.batch_size,
-            augment=options.augment if images else None,
-            seed=options.data.seed,
-            mesh=_mesh(),
-            cache=options.data.cache,
-            callbacks=run.callbacks,
-            **({"loss": loss} | _terms(preprocessing)),
-        )
+    watch, how = options.watch, _terms(preprocessing, options.watch.metrics)
+    with runs.create(out, config, resume=watch.resume) as run:
+        try:
+            jaxdl.fit(
+                model,
+                train,
+                validation,
+                phases=phases,
+                variables=variables,
+                batch_size=options.batch_size,
+                augment=options.augment if images else None,
+                seed=options.data.seed,
+                mesh=_mesh(),
+                cache=options.data.cache,
+                monitor=watch.monitor,
+                callbacks=watch.callbacks(run),
+                resume=run.checkpoints if watch.resume else None,
+                **({"loss": loss} | how),
+            )
+        except Interrupted as told:
+            raise Interrupted(told.signal, f"stopped; {out} keeps what is done, and --resume goes on with it") from None
         figures: dict[str, Any] = {"accuracy": None, "loss": None, "count": 0}
         if test is not None:
-            figures = _measured(model, run.variables(), test, preprocessing, options.batch_size)
+            figures = _measured(model, run.variables(), test, preprocessing, options.batch_size, watch.metrics)
         print(_result(run.finish({**figures, "seconds": time.perf_counter() - started}), run))
     print(f"run directory: {out}")
 
 
-def _terms(preprocessing: data.Preprocessing | data.TablePreprocessing) -> dict[str, Any]:
-    """What training and evaluation go by, where it is not the default: the preprocessing on the device, and for a
-    number that is predicted the squared error and, in its own units, the mean absolute error."""
-    if isinstance(preprocessing, data.Preprocessing):
-        return {"normalize": preprocessing.normalize}
-    if isinstance(preprocessing.target, data.Categorical):
-        return {}
+def _terms(preprocessing: data.Preprocessing | data.TablePreprocessing, names: tuple[str, ...] = ()) -> dict[str, Any]:
+    """What training and evaluation go by, where it is not the default: the preprocessing on the device, the metrics,
+    and for a number that is predicted the squared error, and its metrics in its own units."""
+    more = metrics.by_name(names)
+    if isinstance(preprocessing, data.Preprocessing) or isinstance(preprocessing.target, data.Categorical):
+        terms = {} if isinstance(preprocessing, data.TablePreprocessing) else {"normalize": preprocessing.normalize}
+        return terms | ({"metrics": {"accuracy": metrics.accuracy, **more}} if more else {})
     scale = preprocessing.target.scale
-    error = metrics.mean(lambda outputs, labels: scale * jnp.abs(outputs[:, 0] - labels))
-    return {"loss": losses.squared_error, "metrics": {"mae": error}}
+
+    def in_units(metric: metrics.Metric) -> metrics.Metric:
+        return metrics.Metric(
+            lambda y, labels, weights: metric.update(scale * y, scale * labels, weights), metric.compute
+        )
+
+    chosen = {"mae": metrics.mae, **more}
+    return {"loss": losses.squared_error, "metrics": {name: in_units(metric) for name, metric in chosen.items()}}
 
 
 def _measured(
@@ -670,9 +735,11 @@ def _measured(
     source: data.Source,
     preprocessing: data.Preprocessing | data.TablePreprocessing,
     batch_size: int,
+    names: tuple[str, ...] = (),
 ) -> dict[str, Any]:
-    """Accuracy, or for a number that is predicted mae and r2 (None where all labels are equal); loss and count."""
-    options: Any = {"batch_size": batch_size, "mesh": _mesh(), **_terms(preprocessing)}
+    """Accuracy, or for a number that is predicted mae and r2 (None where all labels are equal); the metrics of these
+    names, loss and count."""
+    options: Any = {"batch_size": batch_size, "mesh": _mesh(), **_terms(preprocessing, names)}
     figures = jaxdl.evaluate(model, variables, source, **options)
     if "mae" in figures:
         spread = float(np.var(source.labels, dtype=float))
@@ -770,16 +837,21 @@ COMMANDS: dict[str, Any] = {
 def main(arguments: list[str] | None = None) -> None:
     """The entry point of `jaxdl`. Exit code 2 and one line on standard error for whatever the user can put right."""
     parallel.configure()
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_: print(f"jaxdl: {message}", file=sys.stderr)
-            _parse(sys.argv[1:] if arguments is None else arguments).run()
+            _parse(arguments).run()
     except InputError as error:
         print("; ".join([f"jaxdl: {error}", *getattr(error, "__notes__", ())]), file=sys.stderr)
         sys.exit(2)
     except OSError as error:  # a full disk, a folder that may not be written
         print(f"jaxdl: {error.filename or 'input or output'}: {error.strerror or error}", file=sys.stderr)
         sys.exit(2)
+    except Interrupted as told:
+        again = arguments if "--resume" in arguments else [*arguments, "--resume"]
+        print(f"jaxdl: {told}: {shlex.join(['jaxdl', *again])}", file=sys.stderr)
+        sys.exit(128 + told.signal)
     except KeyboardInterrupt:
         print("jaxdl: stopped", file=sys.stderr)
         sys.exit(130)

@@ -8,7 +8,6 @@ RUN/summary.json     the result, written at the end
 
 import dataclasses
 import json
-import math
 import os
 import platform
 import shutil
@@ -23,6 +22,7 @@ from jaxdl import checkpoint, models
 from jaxdl.callbacks import Callback, JSONLines, ModelCheckpoint
 from jaxdl.data import Preprocessing, TablePreprocessing
 from jaxdl.errors import InputError
+from jaxdl.history import History
 from jaxdl.pretrained import Weights
 
 PACKAGES = ("jaxdl", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pillow")
@@ -64,10 +64,11 @@ class Run:
         """The trained variables: those of the best epoch."""
         return checkpoint.restore_variables(self.checkpoints, self.shapes, self.best_step())
 
-    def history(self) -> list[dict[str, Any]]:
-        """The rows of metrics.jsonl."""
+    def history(self) -> History:
+        """The rows of metrics.jsonl; without the last, where it was being written when the process was killed."""
         path = self.path / "metrics.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        return History(json.loads(line) for line in lines if line.endswith("\n"))
 
     def result(self) -> dict[str, Any] | None:
         """What summary.json holds; None before the run has finished."""
@@ -75,10 +76,13 @@ class Run:
         return json.loads(path.read_text()) if path.exists() else None
 
     def best_step(self) -> int | None:
-        """The saved step with the lowest validation loss, or the latest without validation; None if none is saved."""
+        """The saved step with the best figure of those that were monitored, or the latest if none was; None if none is
+        saved."""
         saved = checkpoint.steps(self.checkpoints)
-        rows = [row for row in self.history() if row["step"] in saved and math.isfinite(row.get("val_loss", math.nan))]
-        return min(rows, key=lambda row: row["val_loss"])["step"] if rows else max(saved, default=None)
+        row = History(row for row in self.history() if row["step"] in saved).best(
+            self.config.get("monitor", "val_loss")
+        )
+        return row["step"] if row else max(saved, default=None)
 
     @property
     def checkpoints(self) -> Path:
@@ -108,29 +112,36 @@ class Run:
         return self
 
     def __exit__(self, kind: object, error: object, traceback: object) -> None:
-        if error is not None and not checkpoint.steps(self.checkpoints):
+        kept = checkpoint.steps(self.checkpoints) or (self.checkpoints / checkpoint.QUARANTINE).exists()
+        if error is not None and not kept:
             shutil.rmtree(self.path, ignore_errors=True)
         elif isinstance(error, Exception):
             saved = checkpoint.steps(self.checkpoints)
             error.add_note(f"{self.path} keeps what was trained up to step {' and '.join(map(str, saved))}")
 
 
-def create(path: str | Path, config: Mapping[str, Any]) -> Run:
+def create(path: str | Path, config: Mapping[str, Any], resume: bool = False) -> Run:
     """Start a run in a directory that does not exist yet.
 
     Args:
       path: of the directory.
       config: plain data with "model" (name, num_classes, options), "classes", "preprocessing" and "phases", and
         whatever else made the run; dataclasses are written as their fields.
+      resume: the directory may hold the same run, which was interrupted.
 
     Raises:
-      InputError: the directory exists, or cannot be made.
+      InputError: the directory exists, or cannot be made; the run that is to go on has another configuration.
     """
     path = Path(path)
-    check_new(path)
+    check_new(path, resume)
     plain = json.loads(json.dumps(config, default=_plain))
+    if path.exists():
+        before = _config(path)
+        if other := [name for name in {**before, **plain} if before.get(name) != plain.get(name)]:
+            raise InputError(f"{path} cannot go on: it was started with other {_other(before, plain, other[0])}")
+        return Run(path, plain)
     try:
-        path.mkdir(parents=True)
+        (path / "checkpoints").mkdir(parents=True)
         _write(path / "config.json", json.dumps(plain, indent=2) + "\n")
     except (OSError, InputError) as error:
         shutil.rmtree(path, ignore_errors=True)
@@ -138,10 +149,16 @@ def create(path: str | Path, config: Mapping[str, Any]) -> Run:
     return Run(path, plain)
 
 
-def check_new(path: str | Path) -> None:
-    """Raise InputError if a run directory exists already; ask before the work, not after."""
-    if Path(path).exists():
-        raise InputError(f"{path} exists already; choose another directory with --out, or remove it")
+def check_new(path: str | Path, resume: bool = False) -> None:
+    """Raise InputError if a run directory exists already, or if it is to go on and has finished; ask before the work,
+    not after."""
+    path = Path(path)
+    if resume and (path / "summary.json").exists():
+        raise InputError(f"{path} has finished: there is nothing to resume")
+    if path.exists() and not resume:
+        unfinished = (path / "config.json").exists() and not (path / "summary.json").exists()
+        more = ", or go on with it by --resume" if unfinished else ""
+        raise InputError(f"{path} exists already; choose another directory with --out, or remove it{more}")
 
 
 def load(path: str | Path) -> Run:
@@ -151,10 +168,8 @@ def load(path: str | Path) -> Run:
       InputError: there is no run there, or nothing in it is trained yet.
     """
     path = Path(path)
-    if not (path / "config.json").is_file():
-        raise InputError(f"{path} is not a run directory: it has no config.json")
     try:
-        run = Run(path, json.loads((path / "config.json").read_text()))
+        run = Run(path, _config(path))
         run.model, run.preprocessing, run.classes, run.result()  # they raise where it is damaged
         step = run.best_step()
     except InputError:
@@ -187,6 +202,25 @@ def weights(path: str | Path) -> Weights:
         source=source,
         classes=run.classes,
     )
+
+
+def _config(path: Path) -> dict[str, Any]:
+    if not (path / "config.json").is_file():
+        raise InputError(f"{path} is not a run directory: it has no config.json")
+    try:
+        config: dict[str, Any] = json.loads((path / "config.json").read_text())
+    except ValueError as error:
+        raise InputError(f"{path}: a file of this run is damaged ({error!r})") from None
+    return config
+
+
+def _other(before: Any, now: Any, name: str) -> str:
+    """The path of the first setting that differs, with both values."""
+    was, is_ = before.get(name), now.get(name)
+    if isinstance(was, dict) and isinstance(is_, dict):
+        inner = next(key for key in {**was, **is_} if was.get(key) != is_.get(key))
+        return f"{name}.{_other(was, is_, inner)}"
+    return f"{name}: {was!r:.200}, not {is_!r:.200}"
 
 
 def _write(path: Path, text: str) -> None:

@@ -34,7 +34,7 @@ ALLOWED = {
         *("trees", "models", "data", "augment", "losses", "metrics", "optim", "train", "parallel", "transfer"),
         *("features", "history", "checkpoint", "callbacks", "errors"),
     },
-    "runs": {"models", "data", "pretrained", "checkpoint", "callbacks", "loop", "errors"},
+    "runs": {"models", "data", "pretrained", "history", "checkpoint", "callbacks", "errors"},
 }
 
 

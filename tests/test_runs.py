@@ -46,6 +46,27 @@ def test_the_best_step_is_that_with_the_lowest_validation_loss(tmp_path):
     assert run.best_step() == 4
 
 
+def test_only_the_same_run_goes_on(tmp_path):
+    run = runs.create(tmp_path / "run", CONFIG)
+    assert runs.create(run.path, CONFIG, resume=True).config == run.config
+    with pytest.raises(InputError, match="exists already.* or go on with it by --resume"):
+        runs.check_new(run.path)
+    other = {**CONFIG, "model": {**CONFIG["model"], "options": {"hidden": (5,)}}}
+    with pytest.raises(InputError, match=r"other model\.options\.hidden: \[4\], not \[5\]"):
+        runs.create(run.path, other, resume=True)
+    train(run)
+    rows = run.history()
+    with (run.path / "metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 2, "st')  # killed
+    assert run.history() == rows
+    run.finish({})
+    with pytest.raises(InputError, match="has finished"):
+        runs.check_new(run.path, resume=True)
+    with pytest.raises(InputError, match="not a run directory"):
+        runs.create(tmp_path, CONFIG, resume=True)
+    assert runs.create(tmp_path / "new", CONFIG, resume=True).path.is_dir()
+
+
 def test_a_run_is_read_back_as_it_was(tmp_path):
     with runs.create(tmp_path / "run", CONFIG) as run:
         train(run)
@@ -132,7 +153,7 @@ def test_directories_that_are_not_runs(tmp_path):
     with pytest.raises(InputError, match="no checkpoint"):
         runs.load(run.path)
     train(run)
-    for damage in (b'{"epoch": 1, "st', b'{"epoch": 1}\n', b"\xff"):
+    for damage in (b'{"epoch": 1, "st\n', b'{"epoch": 1}\n', b"\xff"):
         (run.path / "metrics.jsonl").write_bytes(damage)
         with pytest.raises(InputError, match="damaged"):
             runs.load(run.path)
