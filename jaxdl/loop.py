@@ -16,7 +16,6 @@ from typing import Any, Self
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.sharding import Mesh
 
 from jaxdl import checkpoint, features, losses, models, optim, parallel, train, transfer, trees
@@ -273,7 +272,7 @@ class _Run:
                     break
                 if (asked := math.prod(a.factor for a in actions if isinstance(a, ScaleRate))) != factor:
                     factor = asked
-                    state = replace(state, opt_state=optax.tree.set(state.opt_state, rate_factor=jnp.float32(factor)))
+                    state = replace(state, opt_state=optim.with_rate_factor(state.opt_state, factor))
                     self.note(f"the learning rate is {factor:g} times the schedule's from here on")
                 watch = _Watch(partial(self.tell, "batch"), all_metrics, sums)
                 start = int(state.step) - self.done - n * steps

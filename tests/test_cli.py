@@ -4,16 +4,20 @@ import csv
 import json
 import os
 import re
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
 
+import chex
 import numpy as np
 import pytest
 import skimage.data
 import sklearn.metrics
 from PIL import Image
 
+from jaxdl import callbacks as jaxdl_callbacks
 from jaxdl import cli, runs
 from jaxdl.data import decode
 
@@ -240,6 +244,45 @@ def test_bad_files_are_left_out_and_listed(photos, capsys, tmp_path, monkeypatch
     assert len(list((tmp_path / "kept").iterdir())) == 3
 
 
+def test_a_run_that_was_stopped_goes_on_and_has_what_was_asked_for(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    homes(tmp_path / "homes.csv", 120)
+    train = ["train", "homes.csv", "--target", "sold", "--drop", "id", "price", "--hidden", "4", "--epochs", "9"]
+    train += ["--metrics", "f1", "--class-weights", "balanced", "--monitor", "val_f1", "--optimizer", "adam"]
+    train += ["--early-stopping", "7", "--reduce-on-plateau", "3", "--tensorboard", "--out"]
+    cli.main([*train, "whole"])
+    with monkeypatch.context() as patch:
+        write = jaxdl_callbacks.JSONLines.__call__
+
+        def stop(logger, event):
+            write(logger, event)
+            if event.epoch == 4:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        patch.setattr(jaxdl_callbacks.JSONLines, "__call__", stop)
+        with pytest.raises(SystemExit) as told:
+            cli.main([*train, "stopped"])
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert told.value.code == 128 + signal.SIGTERM
+    assert said.startswith(
+        "jaxdl: stopped; stopped keeps what is done, and --resume goes on with it: jaxdl train homes"
+    )
+    assert said.endswith("--out stopped --resume")
+    cli.main(shlex.split(said.partition("goes on with it: jaxdl ")[2]))
+    whole, stopped = (runs.load(name) for name in ("whole", "stopped"))
+    chex.assert_trees_all_equal(stopped.variables(), whole.variables())
+    assert len(stopped.history()) == len(whole.history()) > 4
+    assert stopped.result()["f1"] == whole.result()["f1"]
+    assert list((tmp_path / "whole" / "tensorboard").iterdir())
+    capsys.readouterr()
+    cli.main(["evaluate", "whole", "homes.csv", "--metrics", "top3", "--json"])
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["f1"] == whole.result()["f1"]
+    assert figures["top3"] == 1
+    best = whole.history().best("val_f1")
+    assert whole.best_step() == best["step"]
+
+
 PROGRESS = ("3 classes; images:", "train:", "head:")  # what may be said before the mistake is met
 
 
@@ -290,6 +333,14 @@ PROGRESS = ("3 classes; images:", "train:", "head:")  # what may be said before 
         ("data augment photos --augment.crop 2 --out new", "crop"),
         ("data augment photos --size 0 --out new", "size"),
         ("train photos --on-bad ignore", "--on-bad"),
+        ("train photos --optimizer adm --out new", "the nearest: adam"),
+        ("train photos --schedule cosin --out new", "the nearest: cosine"),
+        ("train photos --loss focl --out new", "the nearest: focal"),
+        ("train photos --size 16 --metrics f11 --out new", "no metric 'f11'; the nearest: f1"),
+        ("train photos --size 16 --monitor val_f1 --out new", "no figure 'val_f1' to monitor"),
+        ("train photos --size 16 --early-stopping 0 --out new", "EarlyStopping: patience=0"),
+        ("train photos --resume --out photos", "photos is not a run directory"),
+        ("train homes.csv --target price --drop id --class-weights balanced --out new", "a number is predicted here"),
         ("train photos --target price", "are for tables; photos is none"),
         ("train photos --model efficientnet_b0 --hidden 8", "efficientnet_b0 has no option 'hidden'"),
         ("train homes.csv", "say with --target which column of homes.csv"),
