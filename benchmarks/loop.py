@@ -66,7 +66,7 @@ def epoch_by_epoch(fit: Callable[[Callable[..., None]], Any]) -> Callable[[], No
 def ours(streamed: bool) -> Prepared:
     inputs, labels = images()
     folder = Path(tempfile.mkdtemp())
-    watching = [
+    watching: list[callbacks.Callback] = [
         callbacks.ModelCheckpoint(folder / "checkpoints"),
         callbacks.EarlyStopping(FOREVER, monitor="loss"),
         callbacks.ReduceLROnPlateau(patience=FOREVER),
@@ -74,7 +74,9 @@ def ours(streamed: bool) -> Prepared:
         callbacks.JSONLines(folder / "rows.jsonl"),
     ]
     options: Any = {"normalize": data.Preprocessing(28, mean=(0.0,), std=(255.0,)).normalize, "monitor": "loss"}
-    options |= {"mesh": parallel.make_mesh() if streamed else None, "batch_size": BATCH}
+    options["batch_size"] = BATCH
+    if streamed:
+        jaxdl.loop._resident = lambda *_: False
     model, phase = models.create("dense", 10), optim.Phase(FOREVER, 1e-3, schedule="constant", warmup=0)
 
     def fit(hold: Callable[..., None]) -> None:

@@ -61,6 +61,8 @@ def shard_batch(mesh: Mesh, batch: Any) -> Any:
     """The batch with its first axis divided over the mesh. Where several processes share the mesh, each gives its part
     of the batch; `data.batches(…, **division(mesh))` makes it."""
     sharding = NamedSharding(mesh, PartitionSpec(AXIS))
+    if jax.process_count() == 1:
+        return jax.device_put(batch, sharding)  # in half the time
     return jax.tree.map(lambda array: jax.make_array_from_process_local_data(sharding, array), batch)
 
 
@@ -72,10 +74,12 @@ def division(mesh: Mesh | None) -> dict[str, Any]:
 
 
 def feed(mesh: Mesh | None, batches: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
-    """Batches on the host and on the device; each is on its way before the step on the one ahead of it starts."""
+    """Batches on the host and on the device; each is on its way before the step on the one ahead of it starts. On a CPU
+    there is no way to go: a compiled step takes NumPy's arrays faster than any function puts them."""
     waiting = deque[tuple[Any, Any]]()
+    put = (lambda batch: batch) if jax.default_backend() == "cpu" else jax.device_put
     for batch in batches:
-        waiting.append((batch, jax.device_put(batch) if mesh is None else shard_batch(mesh, batch)))
+        waiting.append((batch, put(batch) if mesh is None else shard_batch(mesh, batch)))
         if len(waiting) > 1:
             yield waiting.popleft()
     yield from waiting
