@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import shutil
+import sys
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -34,6 +35,7 @@ class Run:
 
     path: Path
     config: dict[str, Any]
+    _lock: list[Any] = dataclasses.field(default_factory=list, compare=False, repr=False)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -109,9 +111,26 @@ class Run:
         return summary
 
     def __enter__(self) -> Self:
+        """No other process may train here until the run is left, or its process ends.
+
+        Raises:
+          InputError: one does.
+        """
+        if sys.platform != "win32":
+            import fcntl
+
+            file = (self.path / "config.json").open("r+b")
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                file.close()
+                raise InputError(f"another process is training in {self.path}") from None
+            self._lock.append(file)
         return self
 
     def __exit__(self, kind: object, error: object, traceback: object) -> None:
+        while self._lock:
+            self._lock.pop().close()
         kept = checkpoint.steps(self.checkpoints) or (self.checkpoints / checkpoint.QUARANTINE).exists()
         if error is not None and not kept:
             shutil.rmtree(self.path, ignore_errors=True)

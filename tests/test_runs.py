@@ -1,5 +1,7 @@
 import errno
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import chex
@@ -65,6 +67,16 @@ def test_only_the_same_run_goes_on(tmp_path):
     with pytest.raises(InputError, match="not a run directory"):
         runs.create(tmp_path, CONFIG, resume=True)
     assert runs.create(tmp_path / "new", CONFIG, resume=True).path.is_dir()
+
+
+def test_two_processes_do_not_train_in_one_directory(tmp_path):
+    with runs.create(tmp_path / "run", CONFIG) as run:
+        train(run)
+        code = "import sys, pathlib, jaxdl.runs\nwith jaxdl.runs.Run(pathlib.Path(sys.argv[1]), {}): pass"
+        other = subprocess.run([sys.executable, "-c", code, run.path], capture_output=True, text=True, check=False)
+        assert f"another process is training in {run.path}" in other.stderr
+    with run:
+        pass
 
 
 def test_a_run_is_read_back_as_it_was(tmp_path):
