@@ -1,5 +1,6 @@
 # Everything sets itself up: the first call makes a virtual environment and installs what it needs, later calls start at once.
 #   make demo                     two small trainings on real data
+#   make pictures                 a picture of each plot of jaxdl.report; writes docs/pictures.md
 #   make test                     linters, types and all tests
 #   make test PYTHON=python3.12   the same under another Python, in an environment of its own
 #   make test TESTS="-m 'not slow'"   a part of the tests
@@ -13,10 +14,13 @@ TESTS ?=
 VENV := .venv$(if $(filter-out python3,$(PYTHON)),-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])'))
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint format parity bench-efficientnet bench-transfer bench-input constraints clean
+.PHONY: demo pictures test lint format parity bench-efficientnet bench-transfer bench-input constraints clean
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/python -m experiments.demo
+
+pictures: $(VENV)/.installed-demo
+	$(BIN)/python -m experiments.pictures
 
 test: lint
 	$(BIN)/pytest $(TESTS)

@@ -126,7 +126,7 @@ def show(rows: Sequence[Mapping[str, Any]], pictures: data.Splits, preprocessing
     Console().print(table)
     for story in ("digits", "textures"):
         histories = {row["name"]: row["result"].history for row in rows if row["name"].startswith(story)}
-        report.curves(histories).savefig(OUT / f"curves-{story}.png", dpi=120)
+        report.compare(histories).savefig(OUT / f"curves-{story}.png", dpi=120)
 
     chosen = np.random.default_rng(1).choice(len(pictures.test), 12, replace=False)
     images, labels, best = pictures.test.inputs[chosen], pictures.test.labels[chosen], rows[-1]

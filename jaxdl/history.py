@@ -46,7 +46,7 @@ class History(list[dict[str, Any]]):
         Raises:
           InputError: see there.
         """
-        return report.curves({"": self}, metric or next(iter(self.metrics), "accuracy"))
+        return report.curves(self, metric or next(iter(self.metrics), "accuracy"))
 
     @property
     def metrics(self) -> tuple[str, ...]:

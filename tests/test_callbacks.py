@@ -287,7 +287,7 @@ def test_logs_have_a_line_for_each_epoch(tmp_path):
 
 def test_tensorboard_reads_figures_histograms_pictures_and_the_graph(tmp_path):
     def draw(event):
-        figure = jaxdl.report.curves({"a": event.history})
+        figure = jaxdl.report.curves(event.history)
         return {"curves": figure, "kernel": np.zeros((4, 4, 3), np.uint8), "gray": np.zeros((4, 4), np.uint8)}
 
     result = fit(Phase(3, 0.1), callbacks=[TensorBoard(tmp_path, images=draw)])

@@ -26,7 +26,7 @@ ALLOWED = {
     "transfer": {"trees", "models", "optim", "errors"},
     "features": {"trees", "models", "data", "augment", "optim", "train", "parallel", "errors"},
     "rates": {"data", "losses", "optim", "features", "train", "errors"},
-    "report": {"errors"},
+    "report": {"trees", "models", "data", "metrics", "optim", "errors"},
     "history": {"report", "errors"},
     "checkpoint": {"trees", "train", "errors"},
     "callbacks": {"trees", "optim", "train", "history", "checkpoint", "errors"},
@@ -34,6 +34,7 @@ ALLOWED = {
         *("trees", "models", "data", "augment", "losses", "metrics", "optim", "train", "parallel", "transfer"),
         *("features", "history", "checkpoint", "callbacks", "errors"),
     },
+    "explain": {"trees", "models", "data", "losses", "train", "errors"},
     "runs": {"models", "data", "pretrained", "history", "checkpoint", "callbacks", "errors"},
 }
 

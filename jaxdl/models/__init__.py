@@ -17,6 +17,8 @@ from flax import linen as nn
 from jax import Array
 
 from jaxdl.errors import InputError, nearest
+from jaxdl.models import activations
+from jaxdl.models.capture import Layer, described, layer_outputs
 from jaxdl.models.cnn import CNN
 from jaxdl.models.dense import Dense
 from jaxdl.models.efficientnet import ARCHITECTURES, EfficientNet, draw, keras_layers
@@ -25,6 +27,8 @@ from jaxdl.models.head import Classes, Dtype
 __all__ = [
     "ARCHITECTURES",
     "BatchStats",
+    "Layer",
+    "activations",
     "apply",
     "create",
     "fold_batchnorm",
@@ -32,6 +36,8 @@ __all__ = [
     "init",
     "input_size",
     "keras_layers",
+    "layer_outputs",
+    "layers",
     "names",
     "parameters",
     "shapes",
@@ -62,8 +68,9 @@ def create(name: str, num_classes: int | Mapping[str, int] | None = None, **opti
       name: one of `names()`.
       num_classes: width of the output; several of them by name, for a network that returns a dict of outputs; None for
         the network without its head, which returns features `[B,F]`.
-      **options: the module's own fields, such as `hidden=(100,)` for "dense", `dropout=0.3`, or `dtype="bfloat16"` for
-        what it computes in; parameters, statistics and outputs are float32 all the same.
+      **options: the module's own fields, such as `hidden=(100,)` for "dense", `dropout=0.3`, `activation="gelu"` (of
+        `activations.NAMED`), or `dtype="bfloat16"` for what it computes in; parameters, statistics and outputs are
+        float32 all the same.
 
     Returns:
       A Flax module: `model.init(key, x)` and `model.apply(variables, x, train=False)` with images `[B,H,W,C]`.
@@ -81,6 +88,8 @@ def create(name: str, num_classes: int | Mapping[str, int] | None = None, **opti
             raise InputError(f"{name} has no option {option!r}{nearest(option, known)}")
     if (dtype := options.get("dtype", "float32")) not in get_args(Dtype):
         raise InputError(f"{name} cannot compute in {dtype!r}{nearest(str(dtype), get_args(Dtype))}")
+    if "activation" in options:
+        activations.by_name(options["activation"])
     options = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}  # hashable
     return make(num_classes=_classes(num_classes), **options)
 
@@ -187,6 +196,17 @@ def shapes(model: nn.Module, input_shape: tuple[int, ...]) -> tuple[dict[str, An
     if any(0 in leaf.shape for leaf in jax.tree.leaves(variables)):
         raise InputError(f"{type(model).__name__} cannot take inputs of shape {list(input_shape)}: they are too small")
     return variables, outputs
+
+
+@lru_cache(maxsize=32)
+def layers(model: nn.Module, input_shape: tuple[int, ...]) -> Mapping[str, Layer]:
+    """A network's layers by their paths (see `layer_outputs`), in the order in which they end; nothing is computed.
+
+    Raises:
+      InputError: the network cannot take inputs of this shape.
+    """
+    variables, _ = shapes(model, input_shape)
+    return described(model, variables, jax.ShapeDtypeStruct((1, *input_shape), jnp.float32))
 
 
 def apply(

@@ -3,6 +3,7 @@
 from flax import linen as nn
 from jax import Array
 
+from jaxdl.models.activations import activated
 from jaxdl.models.head import Classes, Dtype, head
 
 
@@ -10,17 +11,20 @@ class Dense(nn.Module):
     """Features `[B,F]`, or images `[B,H,W,C]` laid flat, to logits `[B,K]`.
 
     Without hidden layers and with one class it is a single neuron: a weighted sum and a bias.
-    Parameter paths: `dense_0`, `dense_1`, … and `head`. The hidden layers compute in `dtype`.
+    Parameter paths: `dense_0`, `dense_1`, … and `head`. The hidden layers have the `activation`
+    (`activations.NAMED`) and compute in `dtype`.
     """
 
     num_classes: Classes
     hidden: tuple[int, ...] = (100,)
     dropout: float = 0.0
     dtype: Dtype = "float32"
+    activation: str = "relu"
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> Array | dict[str, Array]:
         x = x.reshape(x.shape[0], -1)  # [B,F]
         for n, width in enumerate(self.hidden):
-            x = nn.relu(nn.Dense(width, dtype=self.dtype, name=f"dense_{n}")(x))  # [B,width]
+            name = f"dense_{n}"
+            x = activated(nn.Dense(width, dtype=self.dtype, name=name)(x), name, self.activation)  # [B,width]
         return head(x, self.num_classes, self.dropout, train)
