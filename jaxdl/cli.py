@@ -442,19 +442,65 @@ class Models:
 
 @dataclass(frozen=True)
 class Show:
-    """Print a run's network parameter by parameter, with what its last phase left frozen, and its result."""
+    """Print a network: its layers, their outputs, parameters and FLOPs; of a run, what its last phase left frozen and
+    its result."""
 
-    path: RunPath
-    """A run directory."""
+    network: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME|RUN|FILE")]
+    """A network (`jaxdl models`), a run directory, or a weight file."""
+    detail: Literal["blocks", "layers", "parameters"] = "blocks"
+    """A line for each block, layer or parameter."""
+    classes: Annotated[int | None, tyro.conf.arg(help_behavior_hint="(default: 1000, or its own)")] = None
+    """Of the head of a network given by its name."""
+    input: Annotated[
+        tuple[int, ...] | None, tyro.conf.arg(metavar="SIZE...", help_behavior_hint="(default: its own, or 64 64 3)")
+    ] = None
+    """Height, width and channels of an image, or the number of features."""
+    json: bool = False
+    """Print one JSON object and nothing else: every layer, and the sums."""
 
     def run(self) -> None:
-        run = runs.load(self.path)
-        params = run.shapes["params"]
-        print(trees.table(params, trees.mask(params, run.config["phases"][-1]["trainable"])))
+        name, model, shape, run = self._found()
+        shape = shape if self.input is None else self.input
+        params = models.shapes(model, shape)[0]["params"]
+        trainable = None if run is None else trees.mask(params, run.config["phases"][-1]["trainable"])
+        summary = models.summary(model, shape, None if self.json or self.detail == "layers" else 1)
+        if self.json:
+            said = {"model": name, **dataclasses.asdict(summary)}
+            said |= {sums: getattr(summary, sums) for sums in ("parameters", "statistics", "flops")}
+            if run is not None and trainable is not None:
+                said |= {"trainable": trees.names(trainable), "result": run.result()}
+            print(json.dumps(said))
+            return
+        print(trees.table(params, trainable) if self.detail == "parameters" else summary.table(trainable))
+        if run is None or trainable is None:
+            return
+        if self.detail != "parameters":
+            moving, total = trees.count(trees.split(params, trainable)[0]), trees.count(params)
+            print(f"its last phase: {moving:,} trainable, {total - moving:,} frozen")
         if isinstance(run.preprocessing, data.TablePreprocessing):
             print(f"features: {', '.join(run.preprocessing.features)}; target: {run.preprocessing.target.name}")
-        if summary := run.result():
-            print(_result(summary, run))
+        if result := run.result():
+            print(_result(result, run))
+
+    def _found(self) -> tuple[str, Any, tuple[int, ...], runs.Run | None]:
+        """The network's name, itself, the shape of its input, and its run, if it has one."""
+        path = Path(self.network)
+        if self.network in models.names():
+            size = models.input_size(self.network) or 64
+            classes = 1000 if self.classes is None else self.classes
+            return self.network, models.create(self.network, classes), (size, size, 3), None
+        if not path.exists():
+            near = nearest(self.network, models.names())
+            raise InputError(f"{path} is not a run directory, a weight file or the name of a network{near}")
+        if self.classes is not None:
+            raise InputError(f"--classes is for a network given by its name; {path} has its own")
+        if path.is_dir():
+            run = runs.load(path)
+            return run.config["model"]["name"], run.model, run.input_shape, run
+        found = pretrained.inspect(path)
+        name, pixels = found.architecture, found.preprocessing
+        size = models.input_size(name) or 64 if pixels is None else pixels.size
+        return name, models.create(name, found.num_classes, **found.options or {}), (size, size, 3), None
 
 
 @dataclass(frozen=True)

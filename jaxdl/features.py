@@ -54,8 +54,9 @@ def extract(
       float32 `[1+views,N,F]`, memory-mapped where they are kept.
 
     Raises:
-      InputError: `augment` mixes images, or features are to be kept, and `augment` or `normalize` is a function that
-        cannot be told from another; those of `jaxdl.augment` and `Preprocessing.normalize` can.
+      InputError: the examples or the variables do not fit the model, `augment` mixes images, or features are to be
+        kept, and `augment` or `normalize` is a function that cannot be told from another; those of `jaxdl.augment` and
+        `Preprocessing.normalize` can.
     """
     trunk = models.without_head(model)
     variables = {**variables, "params": {k: v for k, v in variables["params"].items() if not k.startswith("head")}}
@@ -78,7 +79,9 @@ def extract(
     variables = jax.device_put(variables) if mesh is None else parallel.replicate(mesh, variables)
     key = jax.random.key(seed)
     example = source.take(np.arange(1))
-    width = jax.eval_shape(forward, variables, example).shape[-1]
+    input_shape = train.input_shape(example, normalize)
+    models.check_variables(trunk, variables, input_shape)
+    width = models.shapes(trunk, input_shape)[1].shape[-1]
     if views:
         jax.eval_shape(augmented, variables, example, key)  # an augmentation that cannot be used raises here
     shape = (1 + views, len(source), width)

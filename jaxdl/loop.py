@@ -22,7 +22,7 @@ from jaxdl import checkpoint, features, losses, models, optim, parallel, train, 
 from jaxdl import metrics as metrics_
 from jaxdl.augment import PHOTOS, Augmentation
 from jaxdl.callbacks import Action, Callback, Event, Kind, ModelCheckpoint, Progress, ScaleRate, Stop, Training
-from jaxdl.data import Arrays, Source, batches, check_labels, check_seed, from_arrays, order
+from jaxdl.data import Arrays, Source, batches, check_labels, check_seed, check_source, from_arrays, order
 from jaxdl.errors import InputError, Interrupted, nearest
 from jaxdl.history import History, better, plain
 from jaxdl.losses import Loss
@@ -96,9 +96,9 @@ def fit(
       progress: show a bar on a terminal, or print a line for each epoch.
 
     Raises:
-      InputError: labels outside the model's classes, a pattern that matches no parameter, `views` in a phase that
-        trains more than the head, a figure to monitor that is not measured, a checkpoint of another training, or a
-        loss that is not a number.
+      InputError: examples or variables that do not fit the model, labels outside its classes, a pattern that matches no
+        parameter, `views` in a phase that trains more than the head, a figure to monitor that is not measured, a
+        checkpoint of another training, or a loss that is not a number.
       Interrupted: it was told to stop.
     """
     phases = (phases,) if isinstance(phases, Phase) else tuple(phases)
@@ -108,9 +108,12 @@ def fit(
     all_metrics = _with_loss(loss, metrics)
     for source in (train_data, validation):
         if source is not None:
-            _check_labels(model, source, loss, metrics)
-    shape, key = _input_shape(train_data), jax.random.key(seed)
+            _check_labels(model, _input_shape(source, normalize), source.labels, loss, metrics)
+    shape, key = _input_shape(train_data, normalize), jax.random.key(seed)
     variables = models.init(model, key, shape) if variables is None else dict(variables)
+    for source in (train_data, validation):
+        if source is not None:
+            models.check_variables(model, variables, _input_shape(source, normalize))
     if problem := trees.difference(models.shapes(model, shape)[0], variables):
         raise InputError(f"the variables do not belong to this model:\n{problem}")
     masks = tuple(features.checked_mask(model, phase, variables["params"]) for phase in phases)
@@ -350,6 +353,9 @@ def fine_tune(
       The network with its new head, trained.
     """
     recipe = recipe or Recipe()
+    check_source(train_data)
+    if not train_data.classes:
+        raise InputError("fine_tune teaches classes, and these labels have none: use transfer.new_head and fit")
     model, variables = transfer.new_head(model, variables, len(train_data.classes), dropout=recipe.dropout)
     options = {"loss": losses.label_smoothing(recipe.label_smoothing)} | options
     phases = transfer.fine_tune(variables["params"], recipe)
@@ -376,13 +382,16 @@ def evaluate(
         views of them, the same ones each time.
 
     Raises:
-      InputError: a label is outside the model's classes, or `augment` mixes images or goes without `views`.
+      InputError: a label is outside the model's classes, the examples or the variables do not fit the model, or
+        `augment` mixes images or goes without `views`.
     """
-    _check_labels(model, source, loss, metrics)
+    shape, all_metrics = _input_shape(source, normalize), _with_loss(loss, metrics)
+    _check_labels(model, shape, source.labels, loss, metrics)
+    models.check_variables(model, variables, shape)
     chosen = None if metrics is None else tuple(metrics.items())
     step = _compiled_eval(model, loss, chosen, normalize, augment, views)
     sums = metrics_.merge([sums for _, sums in _over(step, variables, source, batch_size, mesh)])
-    return metrics_.compute(_with_loss(loss, metrics), sums) | {"count": len(source)}
+    return metrics_.compute(all_metrics, sums) | {"count": len(source)}
 
 
 def predict(
@@ -395,14 +404,20 @@ def predict(
     augment: Augmentation | None = None,
     views: int = 0,
     mesh: Mesh | None = None,
-) -> np.ndarray:
-    """The model's outputs, logits for a classifier: float32 `[N,K]`, for a source or an array of inputs `[N,…]`;
-    `augment` and `views` as `evaluate` takes them."""
+) -> Any:
+    """The model's outputs, logits for a classifier: float32 `[N,K]`, for a source or an array of inputs `[N,…]`; of a
+    network with several heads, a dict of them. `augment` and `views` as `evaluate` takes them.
+
+    Raises:
+      InputError: as `evaluate`.
+    """
     if isinstance(source, np.ndarray | jax.Array):
-        source = from_arrays(source, np.zeros(len(source), np.int32))
+        source = from_arrays(source, np.zeros(np.shape(source)[:1], np.int32))
+    models.check_variables(model, variables, _input_shape(source, normalize))
     step = _compiled_predict(model, normalize, augment, views)
     parts = [(weight > 0, outputs) for weight, outputs in _over(step, variables, source, batch_size, mesh)]
-    return np.concatenate([outputs[real] for real, outputs in jax.device_get(parts)])
+    each = [jax.tree.map(partial(np.compress, real, axis=0), outputs) for real, outputs in jax.device_get(parts)]
+    return jax.tree.map(lambda *rows: np.concatenate(rows), *each)
 
 
 @lru_cache(maxsize=16)
@@ -612,12 +627,15 @@ def _finite(tree: Any) -> jax.Array:
     return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
 
 
-def _input_shape(source: Source) -> tuple[int, ...]:
-    return np.shape(train.inputs(source[0]))
+def _input_shape(source: Source, normalize: Normalize | None) -> tuple[int, ...]:
+    check_source(source)
+    return train.input_shape(source.take(np.arange(1)), normalize)
 
 
-def _check_labels(model: Any, source: Source, loss: Loss, metrics: Mapping[str, Metric] | None) -> None:
-    outputs, labels = models.shapes(model, _input_shape(source))[1], source.labels
+def _check_labels(
+    model: Any, shape: tuple[int, ...], labels: Any, loss: Loss, metrics: Mapping[str, Metric] | None
+) -> None:
+    outputs = models.shapes(model, shape)[1]
     if isinstance(outputs, dict) or isinstance(labels, Mapping):
         if not isinstance(outputs, dict) or not isinstance(labels, Mapping) or outputs.keys() != labels.keys():
             raise InputError(
@@ -639,4 +657,8 @@ def _check_labels(model: Any, source: Source, loss: Loss, metrics: Mapping[str, 
 
 
 def _with_loss(loss: Loss, metrics: Mapping[str, Metric] | None) -> dict[str, Metric]:
+    if not callable(loss):
+        raise InputError(f"a loss is a function, such as losses.cross_entropy; got {loss!r:.40}")
+    if not isinstance(metrics, Mapping | None):
+        raise InputError(f"metrics are a dict by name, such as {{'top5': metrics.top_k(5)}}; got {metrics!r:.40}")
     return {"loss": metrics_.mean(loss), **({"accuracy": metrics_.accuracy} if metrics is None else metrics)}

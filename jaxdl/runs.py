@@ -55,12 +55,17 @@ class Run:
         return Preprocessing(**{**spec, "mean": tuple(spec["mean"]), "std": tuple(spec["std"])})
 
     @property
-    def shapes(self) -> dict[str, Any]:
-        """The model's variables as shapes."""
+    def input_shape(self) -> tuple[int, ...]:
+        """Of one example, as the model takes it: `(H,W,C)` or `(F,)`."""
         expected = self.preprocessing
         if isinstance(expected, TablePreprocessing):
-            return models.shapes(self.model, (len(expected.features),))[0]
-        return models.shapes(self.model, (expected.size, expected.size, len(expected.mean)))[0]
+            return (len(expected.features),)
+        return expected.size, expected.size, len(expected.mean)
+
+    @property
+    def shapes(self) -> dict[str, Any]:
+        """The model's variables as shapes."""
+        return models.shapes(self.model, self.input_shape)[0]
 
     def variables(self) -> dict[str, Any]:
         """The trained variables: those of the best epoch."""

@@ -255,3 +255,18 @@ def make_epoch(step: TrainStep) -> Callable[[TrainState, Batch, Array, Array], t
 def inputs(batch: Batch) -> Array:
     """The batch's images or features."""
     return batch["image"] if "image" in batch else batch["features"]
+
+
+def input_shape(batch: Batch, normalize: Normalize | None) -> tuple[int, ...]:
+    """What a model is given of each example of a batch, as a shape without the batch axis.
+
+    Raises:
+      InputError: `normalize` cannot take such examples.
+    """
+    x = inputs(batch)
+    if normalize is None:
+        return x.shape[1:]
+    try:
+        return jax.eval_shape(normalize, x).shape[1:]
+    except (AttributeError, TypeError, ValueError) as error:
+        raise InputError(f"`normalize` cannot take examples {list(x.shape[1:])}: {error}") from error

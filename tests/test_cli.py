@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 import skimage.data
 import sklearn.metrics
+from conftest import fill
 from PIL import Image
 
 from jaxdl import callbacks as jaxdl_callbacks
-from jaxdl import cli, runs
-from jaxdl.data import decode
+from jaxdl import cli, models, pretrained, runs
+from jaxdl.data import Preprocessing, decode
 
 
 def jaxdl(*arguments, cwd):
@@ -81,10 +82,12 @@ def test_fine_tune_evaluate_predict_show(photos):
     assert sum(top["probability"] for top in answers[0]["top"]) == pytest.approx(1, abs=1e-5)
     assert "photos/test/brick/0.png:" in jaxdl("predict", "run", images[0], cwd=photos)
 
-    table = jaxdl("show", "run", cwd=photos)
-    frozen = [line for line in table.splitlines() if line.endswith("frozen")]
-    assert any(line.startswith("stem/kernel") for line in frozen)
-    assert not any(line.startswith("head") for line in frozen)
+    for detail, stem in (("blocks", "stem"), ("parameters", "stem/kernel")):
+        table = jaxdl("show", "run", "--detail", detail, cwd=photos)
+        frozen = [line.split()[0] for line in table.splitlines() if line.endswith("  frozen")]
+        assert stem in frozen
+        assert not any(name.startswith("head") for name in frozen)
+        assert f"test accuracy {summary['accuracy']:.4f} on 18 images" in table
 
     plan = jaxdl("plan", "run", "--last", 1, "--classes", 4, cwd=photos)
     assert plan.count("parameters: 5,124 trainable") == 2  # the last layer of all has no parameters
@@ -195,6 +198,34 @@ def test_a_training_that_diverges_keeps_what_was_good(photos, capsys, monkeypatc
     kept = [int(step) for step in told[2].split(" and ")]
     assert kept[-1] == int(told[1]) - 1
     assert sorted(int(path.name) for path in (photos / "diverged" / "checkpoints").iterdir()) == kept
+
+
+def test_a_network_is_shown_by_its_name_its_run_and_its_file(photos, capsys, monkeypatch):
+    def shown(*arguments):
+        cli.main(["show", *map(str, arguments)])
+        return capsys.readouterr().out
+
+    monkeypatch.chdir(photos)
+    lines = shown("efficientnet_lite0", "--classes", 3).splitlines()
+    assert lines[2].split() == ["stem", "Conv", "[B,112,112,32]", "864", "21.68", "M"]
+    assert [line.split()[0] for line in lines[-4:-1]] == ["top", "top_bn", "head"]
+    cli.main(["train", "photos", "--size", "16", "--epochs", "1", "--out", "small"])
+    capsys.readouterr()
+    run = json.loads(shown("small", "--json"))
+    named = json.loads(shown("tiny_vgg", "--classes", 3, "--input", 16, 16, 3, "--json"))
+    assert {name: run[name] for name in named} == named
+    assert run["result"] == runs.load("small").result()
+    assert (run["input"], run["parameters"], run["trainable"]) == (
+        [1, 16, 16, 3],
+        3493,
+        [row["path"] for row in run["rows"] if row["parameters"]],
+    )
+    model = models.create("efficientnet_lite0", 3)
+    pretrained.save("lite.safetensors", "efficientnet_lite0", fill(model, (96, 96, 3)), Preprocessing(96))
+    file = json.loads(shown("lite.safetensors", "--json"))
+    assert (file["model"], file["parameters"]) == ("efficientnet_lite0", 3_374_851)
+    assert file["rows"][0]["output"] == [1, 48, 48, 32]
+    assert "head/kernel  " in shown("lite.safetensors", "--detail", "parameters")
 
 
 def test_models_lists_every_network(capsys):
@@ -311,7 +342,13 @@ PROGRESS = ("3 classes; images:", "train:", "head:")  # what may be said before 
         ("train photos --label-smoothing 0.1", "Unrecognized"),
         ("evaluate photos photos", "not a run directory"),
         ("predict photos a.png", "not a run directory"),
-        ("show nowhere", "not a run directory"),
+        ("show nowhere", "nowhere is not a run directory, a weight file or the name of a network"),
+        ("show eficientnet_b0", "the nearest: efficientnet_b0"),
+        ("show photos", "not a run directory"),
+        ("show homes.csv", "no weight file"),
+        ("show photos/train/brick/0.png --classes 3", "--classes is for a network given by its name"),
+        ("show cnn --input 4", "a convolutional network takes images [B,H,W,C]"),
+        ("show cnn --classes 0", "at least one class"),
         ("classify", "at least one image"),
         ("classify nothing.jpg", "no such image"),
         ("classify photos/test/brick/0.png --model efficientnet_lite9", "the nearest: efficientnet_lite"),

@@ -14,7 +14,7 @@ ALLOWED = {
     "errors": set(),
     "trees": {"errors"},
     "ops": set(),
-    "models": {"ops", "errors"},
+    "models": {"trees", "ops", "errors"},
     "data": {"errors"},
     "pretrained": {"trees", "models", "data", "errors"},
     "augment": {"errors"},

@@ -60,14 +60,15 @@ def test_each_step_is_traced_once_although_the_last_batch_is_short(capsys):
         return images
 
     def mark(x):
-        traces.append("normalized")
+        traces.append(len(x))
         return normalize(x)
 
     model = models.create("cnn", 2, filters=(2,))
     jaxdl.fit(model, pictures(22), pictures(9), phases=Phase(3, 0.01), batch_size=8, augment=augment, normalize=mark)
     # The train step and the evaluation step, each once over three epochs with a last batch of 6 of 8 and 1 of 8.
-    assert [trace for trace in traces if trace != "normalized"] == [(8, 8, 8, 1)]
-    assert traces.count("normalized") == 2
+    assert [trace for trace in traces if trace not in (1, 8)] == [(8, 8, 8, 1)]
+    assert traces.count(8) == 2
+    assert traces.count(1) == 1, "what comes out of `normalize` is asked for once"
     assert "epoch  3/3" in capsys.readouterr().err
 
 
@@ -187,6 +188,45 @@ def test_what_cannot_be_trained():
         jaxdl.fit(model, blobs(), phases=())
 
 
+def test_what_does_not_fit_together_is_told_in_one_line():
+    dense, cnn = models.create("dense", 3), models.create("cnn", 2)
+    variables, wide = fill(dense, (2,)), data.from_arrays(np.ones((6, 5)), np.arange(6) % 3)
+    phases, empty = Phase(1, 0.1), blobs().subset(np.arange(0))
+    cases = [
+        (lambda: jaxdl.predict(dense, variables, wide.inputs), r"^dense_0 takes inputs \[..., 2\], got \[..., 5\]"),
+        (lambda: jaxdl.evaluate(dense, variables, wide), "^dense_0 takes"),
+        (lambda: jaxdl.fit(dense, wide, variables=variables, phases=phases), "^dense_0 takes"),
+        (lambda: jaxdl.fit(dense, blobs(), wide, phases=phases), "^dense_0 takes"),
+        (lambda: jaxdl.evaluate(models.create("dense", 4), variables, blobs()), "do not belong to this model"),
+        (lambda: jaxdl.predict(cnn, fill(cnn, (8, 8, 1)), blobs()), r"takes images \[B,H,W,C\]"),
+        (lambda: jaxdl.predict(cnn, fill(cnn, (8, 8, 3)), pictures()), "^conv_0_0 takes inputs"),
+        (lambda: jaxdl.predict(cnn, {}, pictures(), normalize=lambda x: x + np.ones(3)), "`normalize` cannot take"),
+        (lambda: jaxdl.fit(dense, empty, phases=phases), "the source is empty"),
+        (lambda: jaxdl.fit(dense, blobs(), empty, phases=phases), "the source is empty"),
+        (lambda: jaxdl.evaluate(dense, variables, None), "this split is None"),
+        (lambda: jaxdl.predict(dense, variables, [[1.0, 2.0]]), "come as a source.*; this is a list"),
+        (lambda: jaxdl.evaluate(dense, variables, blobs(), loss="mse"), "a loss is a function.*'mse'"),
+        (lambda: jaxdl.fit(dense, blobs(), phases=phases, metrics=["accuracy"]), "metrics are a dict"),
+        (lambda: jaxdl.fit("dense", blobs(), phases=phases), "a Flax Linen module.*'dense'"),
+        (lambda: jaxdl.fine_tune(dense, variables, data.from_arrays(wide.inputs, np.ones(6))), "teaches classes"),
+    ]
+    for call, reason in cases:
+        with pytest.raises(InputError, match=reason) as caught:
+            call()
+        assert "\n" not in str(caught.value)
+
+
+def test_the_model_is_given_what_comes_out_of_normalize():
+    model = models.create("cnn", 2, filters=(2,))
+
+    def coloured(x):
+        return jnp.repeat(normalize(x), 3, -1)
+
+    result = jaxdl.fit(model, pictures(), pictures(9), phases=Phase(1, 0.1), normalize=coloured, progress=False)
+    assert result.variables["params"]["conv_0_0"]["kernel"].shape == (3, 3, 3, 2)
+    assert jaxdl.predict(model, result.variables, pictures(), normalize=coloured).shape == (22, 2)
+
+
 def test_a_phase_begins_with_the_best_of_the_one_before():
     model = models.create("dense", 3, hidden=(4,))
     variables = fill(model, (2,))
@@ -270,6 +310,9 @@ def test_several_heads_are_trained_together():
     result = jaxdl.fit(model, source, source, phases=Phase(40, 0.03), progress=False, **options)
     assert result.history[-1]["val_right"] > 0.9
     assert result.history[-1]["val_error"] < 0.5
+    outputs = jaxdl.predict(model, result.variables, source, batch_size=32)
+    assert {name: output.shape for name, output in outputs.items()} == {"corner": (80, 3), "sum": (80, 1)}
+    assert accuracy_score(labels["corner"], outputs["corner"].argmax(-1)) == result.history[-1]["val_right"]
     with pytest.raises(InputError, match="labels for each of them by name"):
         jaxdl.fit(model, blobs(), phases=Phase(1, 0.1), **options)
     with pytest.raises(InputError, match="needs a loss for them"):
@@ -282,7 +325,7 @@ def test_a_loss_that_is_no_number_stops_at_its_step():
     inputs[17] = np.nan  # it is in one batch of five
     rows = data.order(40, 8, seed=0, epoch=1)[0]
     step = int(np.flatnonzero((rows == 17).any(1))[0]) + 1
-    source = data.from_arrays(inputs, blobs(40).labels)
+    source = data.Arrays(inputs, blobs(40).labels, tuple("abc"))  # `from_arrays` does not take it
     phase = Phase(2, 0.1, schedule="constant", warmup=0)
     for resident in (True, False):
         with pytest.MonkeyPatch.context() as patch:

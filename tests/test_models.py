@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from conftest import fill
 from flax import linen as nn
+from hypothesis import given
+from hypothesis import strategies as st
 
 from jaxdl import models, trees
 from jaxdl.errors import InputError
@@ -209,6 +211,193 @@ def test_features_and_folded_networks_are_float32_outside(key):
     assert jax.eval_shape(run, x)[1]["intermediates"]["top_bn"]["__call__"][0].dtype == jnp.bfloat16
 
 
+@given(
+    size=st.tuples(*[st.integers(3, 9)] * 2),
+    kernel=st.tuples(*[st.integers(1, 3)] * 2),
+    stride=st.integers(1, 3),
+    groups=st.sampled_from([1, 2, 6]),
+    dense=st.booleans(),
+)
+def test_flops_of_a_layer_are_those_that_xla_counts(size, kernel, stride, groups, dense):
+    # Without padding, as XLA leaves out what meets it, and without a bias, whose additions it counts.
+    model = nn.Conv(12, kernel, stride, "VALID", feature_group_count=groups, use_bias=False)
+    model = nn.Dense(7, use_bias=False) if dense else model
+    (row,) = models.summary(model, (*size, 6)).rows
+    variables, outputs = models.shapes(model, (*size, 6))
+    lowered = jax.jit(model.apply).lower(variables, jax.ShapeDtypeStruct((1, *size, 6), np.float32))
+    assert row.flops == lowered.cost_analysis()["flops"]
+    assert (row.path, row.output, row.parameters) == ("", outputs.shape, variables["params"]["kernel"].size)
+
+
+# What torch.utils.flop_counter counts in geffnet's networks, and what torchvision publishes of multiply-adds, in G:
+# https://docs.pytorch.org/vision/stable/models.html#table-of-all-available-classification-weights
+@pytest.mark.parametrize(
+    ("name", "flops", "published"),
+    [
+        ("efficientnet_b0", 771_629_504, 0.39),
+        ("efficientnet_b3", 3_654_282_784, 1.83),
+        ("efficientnet_lite0", 770_375_104, None),
+    ],
+)
+def test_flops_of_a_network_are_those_that_torch_counts(name, flops, published):
+    size = models.input_size(name)
+    summary = models.summary(models.create(name, 1000), (size, size, 3))
+    assert summary.flops == flops
+    assert published in (None, round(flops / 2e9, 2))
+    assert summary.parameters == models.parameters(name)
+    assert summary.bytes == 4 * (summary.parameters + summary.statistics)
+
+
+def test_flops_are_nearly_all_that_xla_counts():
+    model = models.create("efficientnet_b0", 10)
+    variables, _ = models.shapes(model, (64, 64, 3))
+    lowered = jax.jit(model.apply).lower(variables, jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32))
+    # XLA counts activations too, and no padding; on CPU depthwise convolutions are multiplications and additions.
+    assert models.summary(model, (64, 64, 3)).flops == pytest.approx(lowered.cost_analysis()["flops"], rel=0.06)
+
+
+def test_a_summary_is_the_same_on_other_backends(monkeypatch):
+    here = models.summary(EfficientNet(TINY, 3), (32, 32, 3))
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert models.summary(EfficientNet(TINY, 3), (32, 32, 3)) == here
+
+
+def test_a_summary_lists_layers_or_blocks_in_the_order_of_computation():
+    model = EfficientNet(TINY, (("a", 2), ("b", 3)))
+    layers, blocks = (models.summary(model, (32, 32, 3), depth) for depth in (None, 1))
+    assert [row.path for row in layers.rows[:6]] == [
+        *("stem", "stem_bn", "blocks_1_0/depthwise", "blocks_1_0/depthwise_bn"),
+        *("blocks_1_0/se_reduce", "blocks_1_0/se_expand"),
+    ]
+    assert [row.path for row in blocks.rows] == [
+        *(
+            "stem",
+            "stem_bn",
+            "blocks_1_0",
+            "blocks_2_0",
+            "blocks_3_0",
+            "blocks_4_0",
+            "top",
+            "top_bn",
+            "head_a",
+            "head_b",
+        )
+    ]
+    kinds = {row.path.split("/")[-1]: row.kind for row in layers.rows}
+    assert [kinds[name] for name in ("stem", "depthwise", "expand_bn", "se_reduce")] == [
+        *("Conv", "Depthwise", "BatchNorm", "Dense")
+    ]
+    assert (blocks.rows[2].kind, blocks.rows[3].output) == ("Block", (1, 8, 8, 16))
+    variables = trees.paths(models.shapes(model, (32, 32, 3))[0])
+    for summary in (layers, blocks):
+        assert (summary.flops, summary.bytes) == (layers.flops, layers.bytes)
+        for row in summary.rows:
+            sizes = {path: leaf.size for path, leaf in variables.items() if f"/{row.path}/" in f"/{path}"}
+            assert row.parameters == sum(size for path, size in sizes.items() if path.startswith("params"))
+            assert row.statistics == sum(size for path, size in sizes.items() if path.startswith("batch_stats"))
+
+
+class Everything(nn.Module):
+    """What this library's networks do not have: attention, a loop, a layer twice, parameters at the top, no `train`."""
+
+    @nn.compact
+    def __call__(self, x):
+        x = x + self.param("position", nn.initializers.zeros, (6, 8))[None]  # [B,6,8]
+        x = nn.MultiHeadDotProductAttention(2, use_bias=False, name="attention")(x)
+        x = nn.RNN(nn.SimpleCell(8, name="cell"))(x)
+        twice = nn.Dense(8, use_bias=False, name="twice")
+        x = nn.ConvTranspose(4, (3,), (2,), use_bias=False, name="up")(twice(nn.relu(twice(x))))  # [B,12,4]
+        return nn.Dropout(0.5, deterministic=True, name="drop")(x)
+
+
+def test_a_summary_of_anybodys_module():
+    summary = models.summary(Everything(), (6, 8), depth=1)
+    rows = {row.path: row for row in summary.rows}
+    assert list(rows) == ["attention", "cell", "RNN_0", "twice", "up", "drop", ""]
+    # Projections, and the products of queries with keys and of weights with values.
+    assert rows["attention"].flops == 2 * (4 * 6 * 8 * 8 + 2 * 6 * 6 * 8)
+    assert rows["cell"].flops == 2 * 6 * (8 * 8 + 8 * 8)
+    assert rows["twice"].flops == 2 * (2 * 6 * 8 * 8)
+    assert rows["up"].flops == 2 * (6 * 3 * 8 * 4)
+    assert (rows["twice"].parameters, rows[""].parameters, rows["drop"].parameters) == (64, 48, 0)
+    assert summary.flops == sum(row.flops for row in rows.values())
+    assert (rows["up"].output, rows["drop"].kind) == ((1, 12, 4), "Dropout")
+    layers = [row.path for row in models.summary(Everything(), (6, 8)).rows]
+    assert layers[:5] == [f"attention/{name}" for name in ("query", "key", "value", "out")] + ["attention"]
+
+
+def test_a_summary_is_printed_as_a_table():
+    model = models.create("dense", 10)
+    summary = models.summary(model, (28, 28, 1))
+    assert str(summary).splitlines() == [
+        "layer         kind      output       parameters     FLOPs",
+        "input                   [B,28,28,1]",
+        "dense_0       Dense     [B,100]          78,500  156.80 k",
+        "dense_0_relu  Function  [B,100]",
+        "head          Head      [B,10]            1,010    2.00 k",
+        "79,510 parameters, 318.04 kB; 158.80 kFLOPs for one example, a multiply-add being two",
+    ]
+    params = models.shapes(model, (28, 28, 1))[0]["params"]
+    for rules, marks in ((["head"], ["frozen", "k"]), (["*/bias"], ["part", "part"]), (["*"], ["k", "k"])):
+        lines = summary.table(trees.mask(params, rules)).splitlines()[2:5:2]
+        assert [line.split()[-1] for line in lines] == marks
+    with pytest.raises(InputError, match="no layer of this one holds stem/kernel"):
+        summary.table({"stem": {"kernel": True}})
+    alone = models.summary(models.create("neuron", None), (4,))
+    assert (alone.parameters, alone.flops, alone.bytes) == (0, 0, 0)
+    assert "0 parameters, 0 B; 0 FLOPs" in str(alone)
+
+
+def test_what_cannot_be_summed_up_names_the_layer():
+    class Fails(nn.Module):
+        @nn.compact
+        def __call__(self, x, train=False):
+            return nn.Conv(2, (3, 3), name="second")(nn.Dense(2, name="first")(x))
+
+    cases = [
+        (models.create("cnn", 3), (5,), None, r"CNN .* \[5\]: a convolutional network takes images \[B,H,W,C\]"),
+        (models.create("cnn", 3), (3, 2, 1), None, "too small, nothing is left of them at head"),
+        (models.create("efficientnet_b0"), (1, 32, 32, 3), None, "takes images"),
+        (Fails(), (5,), None, r"Fails cannot take inputs of shape \[5\]: second, given \[B,2\]: "),
+        (Small(), (0,), None, "sizes from 1"),
+        (Small(), 5, None, "sizes from 1"),
+        (Small(), (5,), 0, "depth=0"),
+        (Small, (5,), None, "the class Small, not one of it"),
+        ("dense", (5,), None, "a Flax Linen module"),
+    ]
+    for model, shape, depth, reason in cases:
+        with pytest.raises(InputError, match=reason):
+            models.summary(model, shape, depth)
+
+
+def test_variables_are_checked_against_inputs():
+    dense, cnn = models.create("dense", 3), models.create("cnn", 3)
+    grouped = CNNs()
+    cases = [
+        (dense, fill(dense, (4,)), (5,), r"^dense_0 takes inputs \[..., 4\], got \[..., 5\], from examples \[5\]$"),
+        (cnn, fill(cnn, (16, 16, 3)), (16, 16, 1), r"^conv_0_0 takes inputs \[..., 3\], got \[..., 1\]"),
+        (cnn, fill(cnn, (16, 16, 3)), (24, 24, 3), r"^head takes inputs \[..., 1024\], got \[..., 2304\]"),
+        (grouped, fill(grouped, (8, 8, 4)), (8, 8, 6), r"^conv takes inputs \[..., 4\], got \[..., 6\]"),
+        (models.create("dense", 4), fill(dense, (4,)), (4,), r"head/bias is \[3\], expected \[4\] \(and 1 more\)$"),
+        (cnn, fill(dense, (4,)), (8, 8, 3), r"no params/conv_0_0/bias, expected \[32\] \(and 4 more\)$"),
+        (dense, fill(dense, (4,))["params"], (4,), "a dict with 'params'; these have dense_0, head"),
+        (dense, None, (4,), "a dict with 'params'; this is None"),
+        (nn.Dense(3), {}, (4,), "Dense takes no argument `train`"),
+    ]
+    for model, variables, shape, reason in cases:
+        with pytest.raises(InputError, match=reason):
+            models.check_variables(model, variables, shape)
+    models.check_variables(models.without_head(dense), fill(dense, (4,)), (4,))  # more do no harm
+
+
+class CNNs(nn.Module):
+    """A convolution in groups."""
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        return nn.Conv(6, (3, 3), feature_group_count=2, name="conv")(x)
+
+
 def test_errors_name_what_there_is():
     with pytest.raises(InputError, match="nearest: efficientnet_b0"):
         models.create("eficientnet_b0", 3)
@@ -216,7 +405,15 @@ def test_errors_name_what_there_is():
         models.create("dense", 3, hiden=(1,))
     with pytest.raises(InputError, match="cannot compute in 'float15'; the nearest: float16"):
         models.create("cnn", 3, dtype="float15")
-    with pytest.raises(InputError, match="at least one class"):
-        models.create("dense", 0)
+    for name, wrong in (("dense", {"hidden": 8}), ("cnn", {"filters": (0,)}), ("cnn", {"dropout": 1.5})):
+        with pytest.raises(InputError, match=f"the option {next(iter(wrong))} of {name} is"):
+            models.create(name, 3, **wrong)
+    for num_classes in (0, {}):
+        with pytest.raises(InputError, match="at least one class"):
+            models.create("dense", num_classes)
+    for num_classes in ("3", 3.0, ["a"], {"a/b": 3}, {"a": "b"}):
+        with pytest.raises(InputError, match="num_classes is a number"):
+            models.create("dense", num_classes)
+    assert models.create("dense", np.int64(3)) == models.create("dense", 3)
     with pytest.raises(InputError, match="cannot take inputs"):
         models.shapes(models.create("cnn", 3), (5,))

@@ -1,3 +1,6 @@
+import re
+
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
@@ -166,6 +169,31 @@ def test_folders_that_cannot_be_used(tmp_path):
 def test_arrays_that_do_not_belong_together(inputs, labels, reason):
     with pytest.raises(InputError, match=reason):
         data.from_arrays(inputs, labels)
+
+
+@given(
+    shape=st.sampled_from([(6, 3), (6, 4, 5), (6, 4, 5, 2)]),
+    dtype=st.sampled_from(["float16", "float32", "float64", "bfloat16"]),
+    bad=st.sampled_from([np.nan, np.inf, -np.inf]),
+    place=st.integers(0, 17),
+)
+def test_what_is_no_number_is_found(shape, dtype, bad, place):
+    inputs = np.ones(shape, jnp.dtype(dtype))
+    assert len(data.from_arrays(inputs, np.zeros(6, int))) == 6
+    inputs.flat[place] = bad
+    row, *at = map(int, np.unravel_index(place, shape))
+    at += [0] if len(shape) == 3 else []  # the channel
+    with pytest.raises(InputError, match=f"inputs of example {row} have {bad} at {re.escape(str(at))};"):
+        data.from_arrays(inputs, np.zeros(6, int))
+    labels = np.where(np.arange(6) == row, bad, 1.0)
+    with pytest.raises(InputError, match=f"labels of example {row} have {bad};"):
+        data.from_arrays(np.ones((6, 3)), labels)
+
+
+@pytest.mark.parametrize("inputs", [np.array([["a"], ["b"]]), np.array([[None], [1]])])
+def test_inputs_are_numbers(inputs):
+    with pytest.raises(InputError, match=r"inputs are numbers, got .* \[2, 1\]"):
+        data.from_arrays(inputs, [0, 1])
 
 
 def test_labels_have_classes():

@@ -173,7 +173,8 @@ def from_arrays(inputs: Any, labels: Any, classes: Sequence[str] | None = None) 
       classes: the name of each label; None for "0", "1", …, and where the labels are no classes.
 
     Raises:
-      InputError: the shapes do not belong together, there is nothing, or a label has no class.
+      InputError: the shapes do not belong together, there is nothing, an input or label is no number, or a label has no
+        class.
     """
     inputs = np.asarray(inputs)
     if inputs.ndim == 3:
@@ -182,6 +183,7 @@ def from_arrays(inputs: Any, labels: Any, classes: Sequence[str] | None = None) 
         raise InputError(f"inputs are [N,F], [N,H,W] or [N,H,W,C]; got {list(inputs.shape)}")
     if not len(inputs):
         raise InputError("there are no examples")
+    _check_numbers("inputs", inputs)
     if isinstance(labels, Mapping):
         parts = {name: from_arrays(inputs, part).labels for name, part in labels.items()}
         return Arrays(inputs, parts, tuple(classes or ()))
@@ -195,10 +197,36 @@ def from_arrays(inputs: Any, labels: Any, classes: Sequence[str] | None = None) 
     if len(inputs) != len(labels):
         raise InputError(f"there are {len(inputs)} examples but {len(labels)} labels")
     if numbers:
+        _check_numbers("labels", labels)
         return Arrays(inputs, labels.astype(np.float32), tuple(classes or ()))
     names = tuple(map(str, range(int(labels.max()) + 1))) if classes is None else tuple(classes)
     check_labels(labels, len(names))
     return Arrays(inputs, labels.astype(np.int32), names)
+
+
+def _check_numbers(what: str, array: np.ndarray) -> None:
+    """Raise InputError unless all of an array `[N,…]` are numbers: one NaN makes every loss and every weight NaN."""
+    if not (jax.numpy.issubdtype(array.dtype, np.number) or array.dtype == bool):
+        raise InputError(f"{what} are numbers, got {array.dtype} {list(array.shape)}; text is read by data.from_csv")
+    if not array.size or not jax.numpy.issubdtype(array.dtype, np.inexact):
+        return
+    with np.errstate(invalid="ignore"):
+        extremes = [array.min(), array.max()]  # NaN where anything is; `isfinite` of all takes memory
+    if not np.isfinite(extremes).all():
+        row, *place = map(int, np.argwhere(~np.isfinite(array))[0])
+        at = f" at {place}" if place else ""
+        raise InputError(f"the {what} of example {row} have {array[row, *place]}{at}; leave it out, or fill it in")
+
+
+def check_source(source: Source | None) -> None:
+    """Raise InputError unless this is a source with examples."""
+    if source is None:
+        raise InputError("there are no examples: this split is None, as its share was 0")
+    if not hasattr(source, "labels") or not hasattr(source, "take"):
+        what = type(source).__name__
+        raise InputError(f"examples come as a source, such as data.from_arrays(inputs, labels); this is a {what}")
+    if not len(source):
+        raise InputError("there are no examples: the source is empty")
 
 
 def check_labels(labels: np.ndarray, num_classes: int) -> None:

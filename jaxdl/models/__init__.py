@@ -21,15 +21,19 @@ from jaxdl.models import activations
 from jaxdl.models.capture import Layer, described, layer_outputs
 from jaxdl.models.cnn import CNN
 from jaxdl.models.dense import Dense
-from jaxdl.models.efficientnet import ARCHITECTURES, EfficientNet, draw, keras_layers
+from jaxdl.models.efficientnet import ARCHITECTURES, EfficientNet, Padding, draw, keras_layers
 from jaxdl.models.head import Classes, Dtype
+from jaxdl.models.tracing import Row, Summary, check_variables, evaluation, shapes, summary
 
 __all__ = [
     "ARCHITECTURES",
     "BatchStats",
     "Layer",
+    "Row",
+    "Summary",
     "activations",
     "apply",
+    "check_variables",
     "create",
     "fold_batchnorm",
     "head_alone",
@@ -41,6 +45,7 @@ __all__ = [
     "names",
     "parameters",
     "shapes",
+    "summary",
     "with_head",
     "without_head",
 ]
@@ -53,6 +58,24 @@ _MODELS: dict[str, Callable[..., nn.Module]] = {
     "cnn": CNN,
     "tiny_vgg": partial(CNN, filters=(10, 10), convolutions=2),
     **{name: partial(EfficientNet, spec) for name, spec in ARCHITECTURES.items()},
+}
+
+
+def _counts(value: Any) -> bool:
+    return isinstance(value, tuple | list) and all(isinstance(each, int | np.integer) and each >= 1 for each in value)
+
+
+def _share(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float | np.floating) and bool(0 <= value < 1))
+
+
+# Of the options, those whose mistakes would show late: whether a value is one, and what they are.
+_CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "hidden": (_counts, "the widths of the hidden layers, such as (100,)"),
+    "filters": (_counts, "the filters of each group of convolutions, such as (32, 64)"),
+    "dropout": (_share, "a share from 0 up to 1"),
+    "drop_connect": (_share, "a share from 0 up to 1"),
+    "padding": (get_args(Padding).__contains__, f"one of {', '.join(get_args(Padding))}"),
 }
 
 
@@ -79,7 +102,7 @@ def create(name: str, num_classes: int | Mapping[str, int] | None = None, **opti
       InputError: the name or an option does not exist; the nearest is named.
     """
     if name not in _MODELS:
-        raise InputError(f"no model is called {name!r}{nearest(name, names())}")
+        raise InputError(f"no model is called {name!r}{nearest(str(name), names())}")
     make = _MODELS[name]
     module: Any = make.func if isinstance(make, partial) else make
     known = {field.name for field in dataclasses.fields(module)} - {"parent", "name", "architecture", "num_classes"}
@@ -90,6 +113,9 @@ def create(name: str, num_classes: int | Mapping[str, int] | None = None, **opti
         raise InputError(f"{name} cannot compute in {dtype!r}{nearest(str(dtype), get_args(Dtype))}")
     if "activation" in options:
         activations.by_name(options["activation"])
+    for option, (valid, what) in _CHECKS.items():
+        if option in options and not valid(options[option]):
+            raise InputError(f"the option {option} of {name} is {what}; got {options[option]!r}")
     options = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}  # hashable
     return make(num_classes=_classes(num_classes), **options)
 
@@ -131,10 +157,14 @@ def head_alone(model: Any) -> nn.Module | None:
 
 
 def init(model: nn.Module, key: Array, input_shape: tuple[int, ...]) -> dict[str, Any]:
-    """Fresh variables for inputs of this shape, without the batch axis: `(H,W,C)` or `(F,)`; NumPy or JAX arrays."""
+    """Fresh variables for inputs of this shape, without the batch axis: `(H,W,C)` or `(F,)`; NumPy or JAX arrays.
+
+    Raises: as `shapes`.
+    """
+    like, _ = shapes(model, input_shape)
     if isinstance(model, EfficientNet):
-        return draw(shapes(model, input_shape)[0], np.asarray(jax.random.key_data(key)))
-    return jax.jit(model.init)(key, jnp.zeros((1, *input_shape)))
+        return draw(like, np.asarray(jax.random.key_data(key)))
+    return jax.jit(partial(model.init, **evaluation(model)))(key, jnp.zeros((1, *input_shape)))
 
 
 def fold_batchnorm(model: nn.Module, variables: Mapping[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
@@ -174,28 +204,16 @@ def fold_batchnorm(model: nn.Module, variables: Mapping[str, Any]) -> tuple[nn.M
 
 def _classes(num_classes: int | Mapping[str, int] | None) -> Classes:
     """The module's field: hashable, and checked."""
-    fields = tuple(num_classes.items()) if isinstance(num_classes, Mapping) else num_classes
-    for width in [fields] if isinstance(fields, int) else [width for _, width in fields or ()]:
-        if width < 1:
-            raise InputError(f"a model has at least one class, got num_classes={num_classes}")
-    return fields
-
-
-@lru_cache(maxsize=32)
-def shapes(model: nn.Module, input_shape: tuple[int, ...]) -> tuple[dict[str, Any], Any]:
-    """What `init` would return, and the output for a batch of one, both as shapes; nothing is computed.
-
-    Raises:
-      InputError: the network cannot take inputs of this shape.
-    """
-    x = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
-    try:
-        outputs, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), x)
-    except (TypeError, ValueError, ZeroDivisionError) as error:
-        raise InputError(f"{type(model).__name__} cannot take inputs of shape {list(input_shape)}: {error}") from None
-    if any(0 in leaf.shape for leaf in jax.tree.leaves(variables)):
-        raise InputError(f"{type(model).__name__} cannot take inputs of shape {list(input_shape)}: they are too small")
-    return variables, outputs
+    if num_classes is None:
+        return None
+    fields = dict(num_classes) if isinstance(num_classes, Mapping) else {"": num_classes}
+    for head, width in fields.items():
+        if not isinstance(width, int | np.integer) or not isinstance(head, str) or "/" in head:
+            raise InputError(f"num_classes is a number, numbers by the names of heads, or None; got {num_classes!r}")
+    if min(fields.values(), default=0) < 1:
+        raise InputError(f"a model has at least one class, got num_classes={num_classes}")
+    widths = {head: int(width) for head, width in fields.items()}
+    return tuple(widths.items()) if isinstance(num_classes, Mapping) else widths[""]
 
 
 @lru_cache(maxsize=32)

@@ -4,7 +4,7 @@ from flax import linen as nn
 from jax import Array
 
 from jaxdl.models.activations import Function, activated
-from jaxdl.models.head import Classes, Dtype, head
+from jaxdl.models.head import Classes, Dtype, check_images, head
 from jaxdl.ops import max_pool_2x2
 
 
@@ -26,6 +26,7 @@ class CNN(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> Array | dict[str, Array]:
+        check_images(x)
         for group, filters in enumerate(self.filters):
             for n in range(self.convolutions):
                 name = f"conv_{group}_{n}"

@@ -21,7 +21,7 @@ import numpy as np
 from flax import linen as nn
 from jax import Array
 
-from jaxdl.models.head import Classes, Dtype, head
+from jaxdl.models.head import Classes, Dtype, check_images, head
 from jaxdl.ops import batch_norm, depthwise_conv, pointwise
 from jaxdl.ops.normalization import Activation, silu
 
@@ -335,6 +335,7 @@ class EfficientNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> Array | dict[str, Array]:
+        check_images(x)
         spec = self.architecture
         momentum = spec.bn_momentum if self.bn_momentum is None else self.bn_momentum
         norm = partial(

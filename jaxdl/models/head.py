@@ -6,11 +6,19 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
+from jaxdl.errors import InputError
+
 Classes = int | tuple[tuple[str, int], ...] | None
 """The width of the output; the names and widths of several; None for the features alone."""
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 """What a network computes in. Parameters, statistics of batch normalisation, features and logits are float32 always."""
+
+
+def check_images(x: Array) -> None:
+    """Raise InputError unless there are four axes; a convolution takes others too, and what follows fails."""
+    if x.ndim != 4:
+        raise InputError("a convolutional network takes images [B,H,W,C]")
 
 
 class Head(nn.Module):
