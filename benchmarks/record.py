@@ -33,11 +33,11 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     return {"n": len(values), "median": float(median), "q25": float(low), "q75": float(high)}
 
 
-def write(name: str, results: Mapping[str, Any], peers: Sequence[str] = ()) -> Path:
-    """Write `results/NAME.json` with what the machine was, which commit ran, and the versions of these packages too."""
+def write(name: str, results: Mapping[str, Any], peers: Sequence[str] = (), folder: Path = RESULTS) -> Path:
+    """Write NAME.json, with what the machine was, which commit ran, and the versions of these packages too."""
     git = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
     device = jax.devices()[0]
-    path = RESULTS / f"{name}.json"
+    path = folder / f"{name}.json"
     packages = ("jaxdl", "jax", "jaxlib", "flax", "optax", "numpy", *peers)
     record = {
         "date": time.strftime("%Y-%m-%d"),
@@ -47,7 +47,7 @@ def write(name: str, results: Mapping[str, Any], peers: Sequence[str] = ()) -> P
         "versions": {"python": platform.python_version(), **{package: version(package) for package in packages}},
         **results,
     }
-    RESULTS.mkdir(exist_ok=True)
+    folder.mkdir(exist_ok=True)
     path.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
     return path
 

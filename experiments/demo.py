@@ -20,7 +20,8 @@ from rich.console import Console
 from rich.table import Table
 
 import jaxdl
-from jaxdl import data, parallel, report, runs
+from experiments import chapter
+from jaxdl import data, parallel, report
 
 OUT = Path("runs") / "demo"
 PATCH = 64  # pixels; a texture needs no more, and the network runs ten times faster than at 224
@@ -55,38 +56,14 @@ def textures() -> data.Splits:
 
 
 def train(
-    name: str,
-    model_name: str,
-    splits: data.Splits,
-    preprocessing: data.Preprocessing,
-    phase: jaxdl.Phase,
-    *,
-    pretrained: Any = None,
-    model_options: Mapping[str, Any] | None = None,
-    **options: Any,
+    name: str, model: str, splits: data.Splits, preprocessing: data.Preprocessing, phase: jaxdl.Phase, **how: Any
 ) -> dict[str, Any]:
     """One row of the table: train, keep the run, measure on the test data."""
-    started = time.perf_counter()
-    classes, model_options = splits.train.classes, model_options or {}
-    model, variables = jaxdl.models.create(model_name, len(classes), **model_options), None
-    if pretrained:
-        model, variables = jaxdl.transfer.new_head(pretrained[0], pretrained[1], len(classes))
-    config = {
-        "model": {"name": model_name, "num_classes": len(classes), "options": model_options},
-        "classes": classes,
-        "preprocessing": preprocessing,
-        "phases": [phase],
-    }
     print(f"\n{name}", flush=True)
-    options |= {"variables": variables, "phases": phase, "normalize": preprocessing.normalize}
-    with runs.create(OUT / name.replace(", ", "-").replace(" ", "-"), config) as run:
-        result = jaxdl.fit(model, splits.train, splits.validation, callbacks=run.callbacks, **options)
-        # The batch size of the validation during training: the compiled function is there already.
-        same = {"normalize": preprocessing.normalize, "batch_size": options.get("batch_size", 32)}
-        figures = jaxdl.evaluate(model, result.variables, splits.test, **same)
-        seconds = time.perf_counter() - started
-        run.finish({**figures, "seconds": seconds})
-    return {"name": name, "seconds": seconds, **figures, "model": model, "result": result}
+    started = time.perf_counter()
+    out = OUT / name.replace(", ", "-").replace(" ", "-")
+    trained = chapter.train(out, model, splits, preprocessing, phase, normalize=preprocessing.normalize, **how)
+    return {"name": name, "seconds": time.perf_counter() - started, **trained.figures, "trained": trained}
 
 
 def main() -> list[dict[str, Any]]:
@@ -95,7 +72,7 @@ def main() -> list[dict[str, Any]]:
     shutil.rmtree(OUT, ignore_errors=True)
     gray, numbers = data.Preprocessing(28, mean=(0.0,), std=(255.0,)), digits()
     rows = [
-        train("digits, one layer", "dense", numbers, gray, jaxdl.Phase(10, 5e-3), model_options={"hidden": ()}),
+        train("digits, one layer", "dense", numbers, gray, jaxdl.Phase(10, 5e-3), options={"hidden": ()}),
         train("digits, hidden layer", "dense", numbers, gray, jaxdl.Phase(10, 3e-3)),
         train("digits, CNN", "cnn", numbers, gray, jaxdl.Phase(5, 3e-3)),
     ]
@@ -108,8 +85,8 @@ def main() -> list[dict[str, Any]]:
     short = {"bn_momentum": 0.9}
     head = jaxdl.Phase(5, 3e-3, trainable=("head",))
     rows += [
-        train("textures, pixels", "dense", pictures, rgb, jaxdl.Phase(20, 1e-3), model_options={"hidden": ()}),
-        train("textures, from scratch", name, pictures, rgb, jaxdl.Phase(5, 2e-3), model_options=short, **some),
+        train("textures, pixels", "dense", pictures, rgb, jaxdl.Phase(20, 1e-3), options={"hidden": ()}),
+        train("textures, from scratch", name, pictures, rgb, jaxdl.Phase(5, 2e-3), options=short, **some),
         train("textures, pretrained", name, pictures, rgb, head, pretrained=(model, variables), **some),
     ]
     show(rows, pictures, rgb)
@@ -120,17 +97,17 @@ def show(rows: Sequence[Mapping[str, Any]], pictures: data.Splits, preprocessing
     """The table and the two pictures."""
     table = Table("", "test accuracy", "seconds", "parameters", box=None)
     for row in rows:
-        parameters = jaxdl.trees.count(row["result"].variables["params"])
+        parameters = jaxdl.trees.count(row["trained"].variables["params"])
         table.add_row(row["name"], f"{row['accuracy']:.3f}", f"{row['seconds']:.1f}", f"{parameters:,}")
     print()
     Console().print(table)
     for story in ("digits", "textures"):
-        histories = {row["name"]: row["result"].history for row in rows if row["name"].startswith(story)}
+        histories = {row["name"]: row["trained"].history for row in rows if row["name"].startswith(story)}
         report.compare(histories).savefig(OUT / f"curves-{story}.png", dpi=120)
 
     chosen = np.random.default_rng(1).choice(len(pictures.test), 12, replace=False)
-    images, labels, best = pictures.test.inputs[chosen], pictures.test.labels[chosen], rows[-1]
-    logits = jaxdl.predict(best["model"], best["result"].variables, images, normalize=preprocessing.normalize)
+    images, labels, best = pictures.test.inputs[chosen], pictures.test.labels[chosen], rows[-1]["trained"]
+    logits = jaxdl.predict(best.model, best.variables, images, normalize=preprocessing.normalize)
     report.predictions(images, logits, labels, pictures.test.classes).savefig(OUT / "predictions.png", dpi=120)
     print(f"\nthe runs, curves-*.png and predictions.png lie in {OUT}")
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import importlib
 import io
 import json
 import shlex
@@ -854,7 +855,8 @@ def _row_answers(
 
 
 def _likeliest(logits: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
-    """The likeliest class, and the five likeliest."""
+    """The likeliest class, and the five likeliest; a single logit is that of the second of two classes."""
+    logits = np.append(0.0, logits) if len(logits) == 1 else logits
     p = np.exp(logits - logits.max())
     p /= p.sum()
     top = [{"label": classes[n], "probability": float(p[n])} for n in np.argsort(-p)[:5]]
@@ -887,7 +889,8 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_: print(f"jaxdl: {message}", file=sys.stderr)
-            _parse(arguments).run()
+            if not _chapter(arguments):
+                _parse(arguments).run()
     except InputError as error:
         print("; ".join([f"jaxdl: {error}", *getattr(error, "__notes__", ())]), file=sys.stderr)
         sys.exit(2)
@@ -901,6 +904,19 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("jaxdl: stopped", file=sys.stderr)
         sys.exit(130)
+
+
+def _chapter(arguments: list[str]) -> bool:
+    """Run the chapter of experiments/ whose name stands where a folder would: `jaxdl train churn`, in a checkout."""
+    command, name = (*arguments, "", "")[:2]
+    script = Path(jaxdl.__file__).parents[1] / "experiments" / f"{name}.py"
+    if command != "train" or not name.isidentifier() or Path(name).exists() or not script.exists():
+        return False
+    chapter = importlib.import_module(f"experiments.{name}")
+    if not hasattr(chapter, "run"):
+        return False
+    chapter.main(arguments[2:])
+    return True
 
 
 def _parse(arguments: list[str]) -> Any:

@@ -338,6 +338,7 @@ def _trust(coefficient: float) -> optax.GradientTransformation:
 # The parts of each optimizer in their order. Decay that comes first is part of the gradient (L2 regularisation), as the
 # optimizer was published; elsewhere it is decoupled: the rate times it is taken off the parameters. Constants are
 # optax's, and the papers', but for those below.
+#   gradient-descent  without momentum, what textbooks begin with
 #   sgd        Nesterov's momentum; Sutskever et al. (2013), proceedings.mlr.press/v28/sutskever13.html
 #   momentum   Polyak's
 #   adam       Kingma & Ba (2014), arXiv:1412.6980
@@ -351,6 +352,7 @@ def _trust(coefficient: float) -> optax.GradientTransformation:
 #              momentum. 0.2 makes its updates as large as Adam's, for one rate and one decay: Liu et al. (2025),
 #              arXiv:2502.16982, section 2.2. A rate of -1 leaves sign and rate to ours.
 OPTIMIZERS: dict[str, Callable[[Any, Any], tuple[Any, ...]]] = {
+    "gradient-descent": lambda decay, rate: (decay, rate),
     "sgd": lambda decay, rate: (decay, optax.trace(0.9, nesterov=True), rate),
     "momentum": lambda decay, rate: (decay, optax.trace(0.9), rate),
     "adam": lambda decay, rate: (decay, optax.scale_by_adam(), rate),

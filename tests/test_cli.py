@@ -406,3 +406,9 @@ def test_help_is_not_an_error(capsys):
         cli.main(["fine-tune", "--help"])
     assert stop.value.code == 0
     assert "--head-epochs" in capsys.readouterr().out
+
+
+def test_a_single_logit_is_that_of_the_second_class():
+    yes, no = cli._likeliest(np.array([np.log(4)]), ("no", "yes"))["top"]
+    assert (yes["label"], no["label"]) == ("yes", "no")
+    assert (yes["probability"], no["probability"]) == pytest.approx((0.8, 0.2))

@@ -398,6 +398,18 @@ class CNNs(nn.Module):
         return nn.Conv(6, (3, 3), feature_group_count=2, name="conv")(x)
 
 
+def test_dropout_follows_every_hidden_layer_that_is_not_frozen(key):
+    model = models.create("dense", None, hidden=(200, 200, 1), dropout=0.4, activation="linear")
+    ones = jax.tree.map(jnp.ones_like, fill(model, (1,)))
+    # Two dropouts ahead of two sums: what is left of 200 times what is left of 200, each scaled up by 1 / 0.6.
+    ones["params"] = {name: {**layer, "bias": 0 * layer["bias"]} for name, layer in ones["params"].items()}
+    for frozen, kept in (((), 0), (("dense_1",), 1), (("dense_1", "dense_2"), 2)):
+        y, _ = models.apply(model, ones, jnp.ones((1, 1)), key=key, frozen=frozenset(frozen))
+        parts = float(y[0, 0]) * 0.6 ** (2 - kept) / 200**kept
+        assert parts == pytest.approx(round(parts), rel=1e-5)
+        assert (parts == 1) == (kept == 2)
+
+
 def test_errors_name_what_there_is():
     with pytest.raises(InputError, match="nearest: efficientnet_b0"):
         models.create("eficientnet_b0", 3)

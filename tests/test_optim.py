@@ -162,6 +162,7 @@ def lamb(rate):
 
 # What each name means, as optax's own optimizers.
 OPTAX = {
+    "gradient-descent": lambda rate: l2(optax.sgd(rate)),
     "sgd": lambda rate: l2(optax.sgd(rate, 0.9, nesterov=True)),
     "momentum": lambda rate: l2(optax.sgd(rate, 0.9)),
     "adam": lambda rate: l2(optax.adam(rate)),

@@ -79,6 +79,22 @@ def test_any_source_can_be_split_class_by_class(counts, share, seed):
         data.split(source, 1.0)
 
 
+@given(counts=st.lists(st.integers(1, 30), min_size=2, max_size=4), seed=st.integers(0, 9))
+def test_classes_are_resampled_to_one_size(counts, seed):
+    labels = np.repeat(np.arange(len(counts)), counts)
+    source = data.from_arrays(np.arange(len(labels))[:, None], labels)
+    for resample, size in ((data.oversample, max(counts)), (data.undersample, min(counts))):
+        part = resample(source, seed)
+        assert np.bincount(part.labels).tolist() == [size] * len(counts)
+        rows = part.inputs[:, 0]
+        np.testing.assert_array_equal(part.labels, labels[rows])
+        np.testing.assert_array_equal(rows, resample(source, seed).inputs[:, 0])
+        often = np.bincount(rows, minlength=len(labels))
+        for label, count in enumerate(counts):
+            assert set(often[labels == label]) <= {size // count, -(-size // count)}
+    assert set(data.oversample(source, seed).inputs[:, 0]) == set(range(len(labels)))
+
+
 def test_a_selection_reads_what_is_asked_for():
     read = []
 

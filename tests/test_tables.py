@@ -103,6 +103,20 @@ def test_each_class_is_split_evenly(counts, seed, tmp_path_factory):
     assert (len(train), validation, nothing) == (len(labels), None, None)
 
 
+@given(chosen=st.sets(st.integers(0, 29), min_size=1, max_size=20), numbers=st.booleans())
+def test_the_test_rows_may_be_given(chosen, numbers, tmp_path_factory):
+    rows = [(n, n / 7, n / 3 if numbers else "ab"[n % 2]) for n in range(30)]
+    path = write(tmp_path_factory.mktemp("table") / "table.csv", rows, ("row", "size", "b"))
+    train, nothing, test, preprocessing = data.from_csv(path, "b", test=sorted(chosen), validation=0)
+    assert nothing is None
+    assert original_rows(test, preprocessing).tolist() == sorted(chosen)
+    assert original_rows(train, preprocessing).tolist() == sorted(set(range(30)) - chosen)
+    np.testing.assert_allclose(train.inputs.mean(0), 0, atol=1e-6)  # scaled by the training rows
+    for wrong in ([30], [-1], range(30), []):
+        with pytest.raises(InputError, match="test rows have numbers from 0 to 29"):
+            data.from_csv(path, "b", test=wrong)
+
+
 def test_nothing_is_fitted_to_rows_that_are_held_out(tmp_path):
     rows = [[n, n % 7, PLACES[n % 3], n % 2] for n in range(40)]
     path = write(tmp_path / "table.csv", rows)

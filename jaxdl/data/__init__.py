@@ -20,8 +20,10 @@ from jaxdl.data.sources import (
     fingerprint,
     from_arrays,
     from_folder,
+    oversample,
     scan,
     split,
+    undersample,
 )
 from jaxdl.data.survey import Survey, survey
 from jaxdl.data.tables import Categorical, Numeric, TablePreprocessing, TableSplits, from_csv
@@ -54,7 +56,9 @@ __all__ = [
     "from_folder",
     "load",
     "order",
+    "oversample",
     "scan",
     "split",
     "survey",
+    "undersample",
 ]

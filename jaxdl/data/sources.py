@@ -4,7 +4,7 @@ import hashlib
 import os
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
@@ -324,6 +324,32 @@ def split(source: Source, share: float, seed: int = 0) -> tuple[Any, Any]:
         taken.append(rows[:count])
     chosen = np.sort(np.concatenate(taken))
     return source.subset(np.setdiff1d(np.arange(len(source)), chosen)), source.subset(chosen)
+
+
+def oversample(source: Source, seed: int = 0) -> Any:
+    """The source with its rarer classes repeated until each has as many examples as the commonest.
+
+    Examples of a class are there equally often, but for one time more or less, which the seed draws. Resample what is
+    trained on and nothing else: what is measured on copies of training examples is too good.
+
+    Args:
+      source: with integer labels.
+    """
+    return _resampled(source, max, seed)
+
+
+def undersample(source: Source, seed: int = 0) -> Any:
+    """The source with as many examples of each class as the rarest has, chosen by a seeded shuffle; for training data,
+    as `oversample`."""
+    return _resampled(source, min, seed)
+
+
+def _resampled(source: Source, size: Callable[[np.ndarray], int], seed: int) -> Any:
+    check_seed(seed)
+    order = np.random.default_rng(seed).permutation(len(source))
+    classes = [rows for label in range(len(source.classes)) if len(rows := order[source.labels[order] == label])]
+    count = size(np.array([len(rows) for rows in classes]))
+    return source.subset(np.sort(np.concatenate([np.resize(rows, count) for rows in classes])))
 
 
 def fingerprint(*sources: Source | None) -> str:

@@ -152,7 +152,7 @@ def from_csv(
     scale: Scale | None = "standard",
     header: bool = True,
     validation: float = 0.1,
-    test: float = 0.2,
+    test: float | Sequence[int] | np.ndarray = 0.2,
     seed: int = 0,
 ) -> TableSplits:
     """A CSV file (UTF-8; commas, semicolons or tabs) as features and labels, split and scaled.
@@ -169,7 +169,8 @@ def from_csv(
         target that is a number is scaled as well; `preprocessing.values` is the way back.
       header: whether the first line names the columns.
       validation, test: shares of the rows, of each class where there are classes, chosen by a seeded shuffle; 0 leaves
-        that part empty (None).
+        that part empty (None). The test rows may be given instead, by their numbers from 0, as where a split is
+        published.
 
     Returns:
       `(train, validation, test, preprocessing)`: features float32 `[N,F]`, and labels int32 `[N]` of the classes
@@ -183,7 +184,7 @@ def from_csv(
         if value not in (None, *get_args(known)):
             raise InputError(f"no {option} is called {value!r}{nearest(str(value), get_args(known))}")
     for name, share in (("validation", validation), ("test", test)):
-        if not 0 <= share < 1:
+        if isinstance(share, int | float) and not 0 <= share < 1:
             raise InputError(f"{name} is a share of the rows, from 0 up to 1; got {share}")
     check_seed(seed)
     table = _read(Path(path), header)
@@ -206,8 +207,15 @@ def from_csv(
     count = len(table.columns[target])
     groups = np.zeros(count, np.int32) if classes is None else _labels(classes, table)
     rows = from_arrays(np.arange(count)[:, None], groups, ("all rows",) if classes is None else classes.categories)
+    tested: Arrays | None
     try:
-        rest, tested = split(rows, test, seed) if test else (rows, None)
+        if isinstance(test, int | float):
+            rest, tested = split(rows, test, seed) if test else (rows, None)
+        else:
+            given = np.isin(rows.inputs[:, 0], test)
+            rest, tested = rows.subset(~given), rows.subset(given)
+            if not 0 < len(tested) == len(np.unique(test)) < count:
+                raise InputError(f"test rows have numbers from 0 to {count - 1}, and some are left to train on")
         rest, held = split(rest, validation, seed + 1) if validation else (rest, None)
     except InputError as error:
         raise InputError(f"{path}, column {target!r}: {error}") from None
