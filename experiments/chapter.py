@@ -34,6 +34,7 @@ from jaxdl.errors import InputError, nearest
 from jaxdl.metrics import Metric
 
 RESULTS = Path(__file__).parent / "results"
+PARTS = ("training", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -127,9 +128,10 @@ def train(
     if pretrained is not None:
         model, how["variables"] = jaxdl.transfer.new_head(*pretrained, width)
     config = {
-        "model": {"name": name, "num_classes": width, "options": options},
+        "model": {"name": name, "num_classes": width, "options": options, "from": pretrained and name},
         "classes": classes,
         "preprocessing": preprocessing,
+        "data": {"counts": {part: len(each or ()) for part, each in zip(PARTS, splits, strict=True)}},
         "phases": [phases] if isinstance(phases, jaxdl.Phase) else phases,
         "seed": how.get("seed", 0),
     }
@@ -141,7 +143,7 @@ def train(
             same = {key: how[key] for key in ("batch_size", "loss", "metrics", "normalize", "mesh") if key in how}
             figures = jaxdl.evaluate(model, variables, splits.test, **same)
         run.finish(figures | {"seconds": time.perf_counter() - started})
-    return Trained(model, variables, history, figures)
+    return Trained(model, variables, history, figures, run)
 
 
 def plain_phase(epochs: int, learning_rate: float = 1e-3, optimizer: str = "adam") -> jaxdl.Phase:

@@ -4,7 +4,7 @@ Digits: what a hidden layer adds to a single layer, and what convolutions add to
 Textures: what a network that has seen ImageNet knows about brick, grass and gravel after 20 pictures of each, beside
 the same network that has seen nothing, and a single layer on the pixels.
 
-Writes run directories, pictures of the curves and of predictions to runs/demo.
+Writes run directories, pictures of the curves and of predictions, and pages to runs/demo.
 """
 
 import shutil
@@ -21,7 +21,7 @@ from rich.table import Table
 
 import jaxdl
 from experiments import chapter
-from jaxdl import data, parallel, report
+from jaxdl import data, page, parallel, report
 
 OUT = Path("runs") / "demo"
 PATCH = 64  # pixels; a texture needs no more, and the network runs ten times faster than at 224
@@ -89,12 +89,14 @@ def main() -> list[dict[str, Any]]:
         train("textures, from scratch", name, pictures, rgb, jaxdl.Phase(5, 2e-3), options=short, **some),
         train("textures, pretrained", name, pictures, rgb, head, pretrained=(model, variables), **some),
     ]
-    show(rows, pictures, rgb)
+    show(rows, numbers, pictures, rgb)
     return rows
 
 
-def show(rows: Sequence[Mapping[str, Any]], pictures: data.Splits, preprocessing: data.Preprocessing) -> None:
-    """The table and the two pictures."""
+def show(
+    rows: Sequence[Mapping[str, Any]], numbers: data.Splits, pictures: data.Splits, preprocessing: data.Preprocessing
+) -> None:
+    """The table, the pictures and the pages."""
     table = Table("", "test accuracy", "seconds", "parameters", box=None)
     for row in rows:
         parameters = jaxdl.trees.count(row["trained"].variables["params"])
@@ -109,7 +111,12 @@ def show(rows: Sequence[Mapping[str, Any]], pictures: data.Splits, preprocessing
     images, labels, best = pictures.test.inputs[chosen], pictures.test.labels[chosen], rows[-1]["trained"]
     logits = jaxdl.predict(best.model, best.variables, images, normalize=preprocessing.normalize)
     report.predictions(images, logits, labels, pictures.test.classes).savefig(OUT / "predictions.png", dpi=120)
-    print(f"\nthe runs, curves-*.png and predictions.png lie in {OUT}")
+    page.write_comparison(
+        [row["trained"].run for row in rows if row["name"].startswith("textures")], OUT / "compare.html"
+    )
+    print(f"\nthe runs, curves-*.png, predictions.png and compare.html lie in {OUT}")
+    for row, test in ((rows[2], numbers.test), (rows[-1], pictures.test)):
+        print(f"the page of {row['name']}: {page.write(row['trained'].run, test)}")
 
 
 if __name__ == "__main__":

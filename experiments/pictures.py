@@ -172,6 +172,17 @@ def decision_boundary(moon: Any, moons: Any) -> Any:
     )
 
 
+def scatter() -> Any:
+    """Numbers by what is predicted for them: how far diabetes has gone on after a year, by a network without layers."""
+    measured, progress = sklearn.datasets.load_diabetes(return_X_y=True)
+    patients = data.from_arrays(20 * measured.astype(np.float32), progress / 100)
+    train, test = patients.subset(np.arange(300)), patients.subset(np.arange(300, 442))
+    same: Any = {"loss": jaxdl.losses.squared_error, "metrics": {"mae": metrics.mae}, "progress": False}
+    fitted = jaxdl.fit(models.create("neuron", 1), train, phases=jaxdl.Phase(40, 3e-2), **same)
+    predicted = jaxdl.predict(fitted.model, fitted.variables, test)
+    return report.scatter(100 * test.labels, 100 * predicted[:, 0], "progress")
+
+
 def filters(variables: Any) -> Any:
     """What the first convolution of a pretrained EfficientNet looks for."""
     return report.filters(variables["params"]["stem"]["kernel"])
@@ -234,7 +245,7 @@ CHAPTERS: dict[str, tuple[Callable[..., Any], ...]] = {
     "Training": (curves, compare, schedule, learning_rates),
     "How good it is": (
         *(confusion_matrix, class_scores, confused_pairs, predictions, most_wrong),
-        *(precision_recall, thresholds, reliability, decision_boundary),
+        *(precision_recall, thresholds, reliability, decision_boundary, scatter),
     ),
     "What is inside": (
         *(weights, filters, feature_maps, grad_cam, saliency),

@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import tyro
 from rich.console import Console
@@ -30,6 +31,7 @@ from jaxdl import (
     metrics,
     models,
     optim,
+    page,
     parallel,
     pretrained,
     rates,
@@ -262,10 +264,10 @@ class Evaluate:
 
     def run(self) -> None:
         run = runs.load(self.path)
-        source, split = _unseen(run, self.folder)
+        source, split = runs.unseen(run, self.folder)
         watched = run.config.get("command", {}).get("watch", {}).get("metrics", ())
         names = tuple(dict.fromkeys((*watched, *self.metrics)))
-        figures = _measured(run.model, run.variables(), source, run.preprocessing, self.batch_size, names)
+        figures, _ = _measured(run.model, run.variables(), source, run.preprocessing, self.batch_size, names)
         if self.json:
             print(json.dumps(figures | {"split": split}))
         else:
@@ -505,6 +507,47 @@ class Show:
 
 
 @dataclass(frozen=True)
+class Report:
+    """Write the page of a run: what was trained on what, how well, where it is wrong, and how to make it again."""
+
+    path: RunPath
+    """A run directory; the page is its report.html."""
+    data: Annotated[
+        Path | None, tyro.conf.arg(metavar="FOLDER|TABLE.csv", help_behavior_hint="(default: where they were)")
+    ] = None
+    """Where the data of the run lie now."""
+
+    def run(self) -> None:
+        run = runs.load(self.path)
+        print(f"page: {page.write(run, _tested(run, self.data))}")
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Print the results of runs side by side, and what differs in their configurations; write a page with both and
+    their curves."""
+
+    paths: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...")]
+    """Run directories."""
+    out: Annotated[Path, tyro.conf.arg(metavar="PAGE")] = Path("compare.html")
+    """The page to make."""
+    json: bool = False
+    """Print one JSON object and nothing else: runs, differences (of each option, the runs' values) and notes."""
+
+    def run(self) -> None:
+        found = page.write_comparison([runs.load(path) for path in self.paths], self.out)
+        if self.json:
+            print(json.dumps(found))
+            return
+        results, differ = page.rows(found)
+        print(trees.columns(results, right=range(2, len(results[0]))))
+        if len(differ) > 1:
+            print(f"\n{trees.columns(differ)}")
+        _list("notes", found["notes"], sys.stderr)
+        print(f"\npage: {self.out}")
+
+
+@dataclass(frozen=True)
 class Convert:
     """Write weights to a safetensors file: jaxdl's, with digest and preprocessing inside, or timm's for PyTorch."""
 
@@ -715,6 +758,7 @@ def _train(
     images = isinstance(preprocessing, data.Preprocessing)
     goal = f"{len(train.classes)} classes" if train.classes else "a number to predict"
     print(f"{goal}; {'images' if images else 'rows'}: {said}", file=sys.stderr)
+    again = dataclasses.replace(options, watch=dataclasses.replace(options.watch, resume=False))
     config = {
         "model": {"num_classes": len(splits.train.classes) or 1, **spec},
         "classes": splits.train.classes,
@@ -728,7 +772,8 @@ def _train(
         },
         "phases": phases,
         "monitor": options.watch.monitor,
-        "command": dataclasses.replace(options, watch=dataclasses.replace(options.watch, resume=False)),
+        "command": again,
+        "command_line": _command_line(again),
     }
     watch, how = options.watch, _terms(preprocessing, options.watch.metrics)
     with runs.create(out, config, resume=watch.resume) as run:
@@ -752,10 +797,38 @@ def _train(
         except Interrupted as told:
             raise Interrupted(told.signal, f"stopped; {out} keeps what is done, and --resume goes on with it") from None
         figures: dict[str, Any] = {"accuracy": None, "loss": None, "count": 0}
+        outputs = None
         if test is not None:
-            figures = _measured(model, run.variables(), test, preprocessing, options.batch_size, watch.metrics)
+            figures, outputs = _measured(model, run.variables(), test, preprocessing, options.batch_size, watch.metrics)
         print(_result(run.finish({**figures, "seconds": time.perf_counter() - started}), run))
     print(f"run directory: {out}")
+    try:
+        page.write(run, splits.test, outputs)
+    except (InputError, OSError) as error:
+        print(f"no page: {error}; then: jaxdl report {out}", file=sys.stderr)
+
+
+def _command_line(options: FineTune | Train) -> str:
+    """What is typed for a training: every option that is not the default."""
+    words = ["jaxdl", next(name for name, kind in COMMANDS.items() if kind is type(options)), str(options.folder)]
+
+    def add(options: Any, default: Any, prefix: str) -> None:
+        hints = get_type_hints(type(options), include_extras=True)
+        for part in dataclasses.fields(options):
+            value, usual = getattr(options, part.name), getattr(default, part.name)
+            notes = getattr(hints[part.name], "__metadata__", ())
+            name = f"{prefix}{part.name.replace('_', '-')}"
+            if dataclasses.is_dataclass(value):
+                add(value, usual, prefix if any(getattr(note, "name", None) == "" for note in notes) else f"{name}.")
+            elif value != usual:
+                if isinstance(value, bool):
+                    head, _, last = name.rpartition(".")
+                    words.append(f"--{name}" if value else f"--{head}{'.' if head else ''}no-{last}")
+                else:
+                    words.extend([f"--{name}", *map(str, value if isinstance(value, tuple) else [value])])
+
+    add(options, type(options)(options.folder), "")
+    return shlex.join(words)
 
 
 def _terms(preprocessing: data.Preprocessing | data.TablePreprocessing, names: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -783,15 +856,21 @@ def _measured(
     preprocessing: data.Preprocessing | data.TablePreprocessing,
     batch_size: int,
     names: tuple[str, ...] = (),
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], np.ndarray]:
     """Accuracy, or for a number that is predicted mae and r2 (None where all labels are equal); the metrics of these
-    names, loss and count."""
-    options: Any = {"batch_size": batch_size, "mesh": _mesh(), **_terms(preprocessing, names)}
-    figures = jaxdl.evaluate(model, variables, source, **options)
+    names, loss and count. And the outputs that they are of, `[N,K]`."""
+    terms = _terms(preprocessing, names)
+    same: Any = {"normalize": terms.get("normalize"), "batch_size": batch_size, "mesh": _mesh()}
+    outputs = jaxdl.predict(model, variables, source, **same)
+    chosen = {"loss": metrics.mean(terms.get("loss", losses.cross_entropy))}
+    chosen |= terms.get("metrics", {"accuracy": metrics.accuracy})
+    ones = jnp.ones(len(source))
+    sums = {name: metric.update(outputs, source.labels, ones) for name, metric in chosen.items()}
+    figures = metrics.compute(chosen, sums) | {"count": len(source)}
     if "mae" in figures:
         spread = float(np.var(source.labels, dtype=float))
         figures["r2"] = 1 - figures["loss"] / spread if spread else None
-    return figures
+    return figures, outputs
 
 
 def _figures(figures: dict[str, Any]) -> str:
@@ -812,23 +891,21 @@ def _result(summary: dict[str, Any], run: runs.Run) -> str:
     return f"test {_figures(summary)} on {_counted(summary, run)}, {trained}"
 
 
-def _unseen(run: runs.Run, path: Path) -> tuple[data.Source, str]:
-    """The images of a folder, or rows of a table, that the run has not been trained on, and what they are called."""
-    preprocessing, spec = run.preprocessing, run.config.get("data")
-    if isinstance(preprocessing, data.Preprocessing) and (path / "test").is_dir():
-        return data.scan(path / "test", preprocessing, run.classes), "test"
-    if spec:
-        shares = {name: spec[name] for name in ("validation", "test", "seed")}
-        with contextlib.suppress(InputError):  # what cannot be split is another folder or table
-            if isinstance(preprocessing, data.Preprocessing):
-                splits = data.from_folder(path, preprocessing, **shares, on_bad=spec["on_bad"])
-            else:
-                splits = data.Splits(*data.from_csv(path, **run.config["command"]["columns"], **shares)[:3])
-            if splits.test is not None and data.fingerprint(*splits) == spec["fingerprint"]:
-                return splits.test, "test"
-    if isinstance(preprocessing, data.Preprocessing):
-        return data.scan(path, preprocessing, run.classes), "all"
-    return preprocessing.labelled(path), "all"
+def _tested(run: runs.Run, folder: Path | None) -> data.Source | None:
+    """The test data of a run from this folder or table; None for where they were, and if they are gone, None."""
+    where = folder or (run.config.get("data") or {}).get("folder")
+    if where is None:
+        return None
+    try:
+        source, split = runs.unseen(run, Path(where))
+        if split == "test":
+            return source
+        raise InputError(f"{where} is not, or not as it was, what {run.path} was trained on")
+    except InputError as error:
+        if folder is not None:
+            raise
+        print(f"{error}; the page goes without", file=sys.stderr)
+        return None
 
 
 def _answers(
@@ -877,6 +954,8 @@ COMMANDS: dict[str, Any] = {
     "lr-find": LrFind,
     "models": Models,
     "show": Show,
+    "report": Report,
+    "compare": Compare,
     "weights": Weights,
     "data": DataTools,
 }

@@ -4,8 +4,10 @@ RUN/config.json      the model, its classes, its preprocessing, the data and the
 RUN/metrics.jsonl    a line per epoch
 RUN/checkpoints/     the last and the best state
 RUN/summary.json     the result, written at the end
+RUN/report.html      the page of the run (`jaxdl.page`), written at the end
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -19,7 +21,7 @@ from typing import Any, Self
 
 import jax
 
-from jaxdl import checkpoint, models
+from jaxdl import checkpoint, data, models
 from jaxdl.callbacks import Callback, JSONLines, ModelCheckpoint
 from jaxdl.data import Preprocessing, TablePreprocessing
 from jaxdl.errors import InputError
@@ -203,6 +205,34 @@ def load(path: str | Path) -> Run:
     if step is None:
         raise InputError(f"{path} holds no checkpoint: its training ended before the first epoch did")
     return run
+
+
+def unseen(run: Run, path: Path) -> tuple[data.Source, str]:
+    """The images of a folder, or rows of a table, that the run has not been trained on.
+
+    Returns:
+      `(source, split)`: "test" is what is in the folder's test/, or was held out of this folder or table; "all" is all
+      of another.
+
+    Raises:
+      InputError: there is no such folder or table, or it has other classes or columns.
+    """
+    preprocessing, spec = run.preprocessing, run.config.get("data") or {}
+    on_bad = spec.get("on_bad", "error")
+    if isinstance(preprocessing, Preprocessing) and (path / "test").is_dir():
+        return data.scan(path / "test", preprocessing, run.classes, on_bad), "test"
+    if "fingerprint" in spec:
+        shares = {name: spec[name] for name in ("validation", "test", "seed")}
+        with contextlib.suppress(InputError):  # what cannot be split is another folder or table
+            if isinstance(preprocessing, Preprocessing):
+                splits = data.from_folder(path, preprocessing, **shares, on_bad=on_bad)
+            else:
+                splits = data.Splits(*data.from_csv(path, **run.config["command"]["columns"], **shares)[:3])
+            if splits.test is not None and data.fingerprint(*splits) == spec["fingerprint"]:
+                return splits.test, "test"
+    if isinstance(preprocessing, Preprocessing):
+        return data.scan(path, preprocessing, run.classes, on_bad), "all"
+    return preprocessing.labelled(path), "all"
 
 
 def weights(path: str | Path) -> Weights:

@@ -36,6 +36,9 @@ ALLOWED = {
     },
     "explain": {"trees", "models", "data", "losses", "train", "errors"},
     "runs": {"models", "data", "pretrained", "history", "checkpoint", "callbacks", "errors"},
+    "page": {
+        *("trees", "data", "metrics", "optim", "transfer", "explain", "report", "history", "loop", "runs", "errors"),
+    },
 }
 
 

@@ -4,6 +4,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import matplotlib
 import numpy as np
 import pytest
 from hypothesis import given
@@ -16,7 +17,7 @@ import jaxdl
 from experiments import pictures
 from jaxdl import metrics, optim, report
 from jaxdl.errors import InputError
-from jaxdl.report import canvas, networks
+from jaxdl.report import canvas, images, networks
 
 ROWS = [
     {"epoch": n, "loss": 1 / n, "accuracy": 1 - 1 / n, "val_loss": 1.1 / n, "val_accuracy": 0.9 - 1 / n}
@@ -300,10 +301,19 @@ def test_heat_lies_over_the_image_below(count, channels):
         above, below = axes[n // columns * 2 :, n % columns][:2]
         np.testing.assert_array_equal(above.images[0].get_array(), images[n].squeeze())
         assert above.get_title() == NAMES[n]
-        over = below.images[1].get_array()
-        top = np.percentile(heat[n], 99.5)
-        np.testing.assert_allclose(over, np.minimum(heat[n] / top, 1) if n else heat[0], rtol=1e-6)
-        np.testing.assert_array_equal(below.images[1].get_alpha(), over)  # clear where it is cold
+        share = np.minimum(heat[n] / np.percentile(heat[n], 99.5), 1)[..., None] if n else 0 * heat[0][..., None]
+        yellow = 255 * matplotlib.colormaps["inferno"](share[..., 0])[..., :3]
+        mixed = (1 - share) * 0.6 * images[n].mean(-1, keepdims=True) + share * yellow  # clear where it is cold
+        np.testing.assert_allclose(below.images[0].get_array(), mixed, atol=0.51)
+
+
+def test_predictions_of_numbers_stand_over_the_true_ones():
+    truth, predicted = np.array([3.0, 1.0, 2.0]), np.array([2.5, 1.5, 2.0])
+    figure = drawn(report.scatter(truth, predicted, "price"))
+    equal, points = figure.axes[0].lines
+    np.testing.assert_array_equal(points.get_xydata(), np.stack([truth, predicted], -1))
+    np.testing.assert_array_equal(equal.get_xydata(), [[1, 1], [3, 3]])
+    assert (figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel()) == ("price, true", "price, predicted")
 
 
 # --- networks
@@ -495,6 +505,9 @@ def test_the_gallery_is_made_of_small_files(picture, tmp_path):
         (lambda: report.heatmaps(np.ones((1, 4, 4, 1)), np.ones((1, 4, 5))), r"\[1, 4, 4, 1\], \[1, 4, 5\]"),
         (lambda: report.heatmaps(np.ones((0, 4, 4, 1)), np.ones((0, 4, 4))), r"\[0, 4, 4\]"),
         (lambda: report.heatmaps(np.ones((1, 4, 4, 1)), np.ones((1, 4, 4)), ["a", "b"]), "2 titles"),
+        (lambda: images.overlay(np.ones((4, 4, 1)), np.ones((4, 5))), r"\[4, 4, 1\], \[4, 5\]"),
+        (lambda: report.scatter(np.ones(3), np.ones(2)), r"\[3\], \[2\]"),
+        (lambda: report.scatter(np.ones(0), np.ones(0)), r"\[0\], \[0\]"),
         (lambda: report.augmentations(np.ones((4, 4, 3)), lambda key, x: x, jax.random.key(0)), r"\[N,H,W,C\]"),
         (lambda: report.augmentations(np.ones((1, 4, 4, 3)), lambda key, x: x, jax.random.key(0), 0), "count=0"),
         (lambda: report.filters(np.ones((3, 4))), r"\[h,w,I,O\]; got \[3, 4\]"),

@@ -17,6 +17,7 @@ from jaxdl.report.classes import (
 )
 from jaxdl.report.images import augmentations, heatmaps, sheet
 from jaxdl.report.networks import activations, feature_maps, filters, gradient_flow, weights
+from jaxdl.report.numbers import scatter
 from jaxdl.report.training import compare, curves, learning_rates, schedule
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "precision_recall",
     "predictions",
     "reliability",
+    "scatter",
     "schedule",
     "sheet",
     "thresholds",

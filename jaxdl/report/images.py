@@ -68,11 +68,28 @@ def heatmaps(images: np.ndarray, heat: np.ndarray | jax.Array, titles: Sequence[
     for n, (image, each, title) in enumerate(zip(images, hot, titles, strict=True)):
         above, below = axes[n // columns * 2 :, n % columns][:2]
         canvas.show(above, image, title)
-        canvas.show(below, DIMMED * image.mean(-1))
-        top = np.percentile(each, HOTTEST) or each.max() or 1.0
-        share = np.clip(each / top, 0, 1)
-        below.imshow(share, cmap="inferno", vmin=0, vmax=1, alpha=share)
+        canvas.show(below, overlay(image, each))
     return figure
+
+
+def overlay(image: np.ndarray, heat: np.ndarray | jax.Array) -> np.ndarray:
+    """An image in grey with a heat map over it, from clear to yellow: uint8 `[H,W,3]`.
+
+    Args:
+      image: `[H,W,C]`, one or three channels, on the scale 0 to 255.
+      heat: `[H,W]` from 0; it is scaled by its own highest values.
+
+    Raises:
+      InputError: the shapes do not fit.
+    """
+    from matplotlib import colormaps
+
+    pixels, hot = np.asarray(image), np.asarray(heat)
+    if hot.ndim != 2 or not hot.size or pixels.shape[:-1] != hot.shape:
+        raise InputError(f"an image is [H,W,C] and its heat [H,W]; got {list(pixels.shape)}, {list(hot.shape)}")
+    share = np.clip(hot / (np.percentile(hot, HOTTEST) or hot.max() or 1.0), 0, 1)[..., None]
+    grey = DIMMED * pixels.mean(-1, keepdims=True)  # [H,W,1]
+    return canvas.pixels((1 - share) * grey + share * 255 * colormaps["inferno"](share[..., 0])[..., :3])
 
 
 def augmentations(
