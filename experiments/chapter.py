@@ -98,6 +98,7 @@ class Trained(NamedTuple):
     history: list[dict[str, Any]]
     figures: dict[str, Any]
     """Of the test data, as `jaxdl.evaluate` gives them."""
+    run: runs.Run
 
 
 def train(
