@@ -48,7 +48,7 @@ def test_the_neuron_is_a_weighted_sum():
     np.testing.assert_allclose(model.apply(variables, jnp.array([[3.0, 4.0]])), [[2.5]])
 
 
-@pytest.mark.parametrize("name", ["dense", "cnn", "tiny_vgg", "efficientnet_lite0"])
+@pytest.mark.parametrize("name", ["dense", "cnn", "tiny_vgg", "resnet9", "efficientnet_lite0"])
 def test_the_network_is_its_trunk_and_its_head(name, key):
     model = models.create(name, 5)
     variables = fill(model, (32, 32, 3))
@@ -59,6 +59,37 @@ def test_the_network_is_its_trunk_and_its_head(name, key):
     features = models.without_head(model).apply({**variables, "params": params}, x, train=False)
     chex.assert_shape(logits, (2, 5))
     np.testing.assert_allclose(features @ head["kernel"] + head["bias"][None], logits, rtol=1e-4, atol=1e-5)
+
+
+def test_resnet9_has_the_published_size():
+    # 6,573,120 with a head that has no bias.
+    variables, outputs = models.shapes(models.create("resnet9", 10), (32, 32, 3))
+    assert trees.count(variables["params"]) == 6_573_130
+    assert outputs.shape == (1, 10)
+
+
+def test_resnet9_is_what_numpy_computes(key):
+    model = models.create("resnet9", 3, width=4)
+    variables = fill(model, (16, 16, 3))
+    params, statistics = variables["params"], variables["batch_stats"]
+
+    def convolution(x, name):
+        padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))  # [B,H,W,I,3,3]
+        y = np.einsum("bhwiyx,yxio->bhwo", windows, params[name]["kernel"])
+        norm = {**params[f"{name}_bn"], **statistics[f"{name}_bn"]}
+        return np.maximum((y - norm["mean"]) / np.sqrt(norm["var"] + 1e-5) * norm["scale"] + norm["bias"], 0)
+
+    def halved(x):
+        return x.reshape(len(x), x.shape[1] // 2, 2, x.shape[2] // 2, 2, -1).max((2, 4))
+
+    x = np.asarray(jax.random.normal(key, (2, 16, 16, 3)))
+    y = halved(convolution(convolution(x, "stem"), "blocks_1_0"))
+    y = y + convolution(convolution(y, "blocks_1_1"), "blocks_1_2")
+    y = halved(convolution(halved(convolution(y, "blocks_2_0")), "blocks_3_0"))
+    y = y + convolution(convolution(y, "blocks_3_1"), "blocks_3_2")
+    expected = y.max((1, 2)) / 8 @ params["head"]["kernel"] + params["head"]["bias"]
+    np.testing.assert_allclose(jax.jit(model.apply)(variables, x), expected, rtol=1e-4, atol=1e-5)
 
 
 # Each kind of block once: not expanding, expanding, fused, fused and not expanding.
@@ -159,11 +190,13 @@ def test_a_wholly_frozen_network_runs_as_in_evaluation(key):
 
 
 def of_dtype(name, dtype):
-    return EfficientNet(TINY, 5, dtype=dtype) if name == "tiny" else models.create(name, 5, dtype=dtype)
+    if name == "tiny":
+        return EfficientNet(TINY, 5, dtype=dtype)
+    return models.create(name, 5, dtype=dtype, **({"width": 8} if name == "resnet9" else {}))
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-@pytest.mark.parametrize("name", ["dense", "tiny_vgg", "tiny"])
+@pytest.mark.parametrize("name", ["dense", "tiny_vgg", "resnet9", "tiny"])
 def test_a_network_computes_in_its_dtype_and_keeps_float32(name, dtype, key):
     model, exact = of_dtype(name, dtype), of_dtype(name, "float32")
     variables = fill(model, (32, 32, 3))

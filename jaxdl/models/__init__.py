@@ -23,6 +23,7 @@ from jaxdl.models.cnn import CNN
 from jaxdl.models.dense import Dense
 from jaxdl.models.efficientnet import ARCHITECTURES, EfficientNet, Padding, draw, keras_layers
 from jaxdl.models.head import Classes, Dtype
+from jaxdl.models.resnet import ResNet9
 from jaxdl.models.tracing import Row, Summary, check_variables, evaluation, shapes, summary
 
 __all__ = [
@@ -57,6 +58,7 @@ _MODELS: dict[str, Callable[..., nn.Module]] = {
     "dense": Dense,
     "cnn": CNN,
     "tiny_vgg": partial(CNN, filters=(10, 10), convolutions=2),
+    "resnet9": ResNet9,
     **{name: partial(EfficientNet, spec) for name, spec in ARCHITECTURES.items()},
 }
 
@@ -148,7 +150,7 @@ def with_head(model: Any, num_classes: int | Mapping[str, int], dropout: float |
 def head_alone(model: Any) -> nn.Module | None:
     """A network for the features `[B,F]` of `without_head` that does what the head of this one does, with the same
     parameters; None where the model is not one of this library's."""
-    if not isinstance(model, Dense | CNN | EfficientNet):
+    if not isinstance(model, Dense | CNN | ResNet9 | EfficientNet):
         return None
     dropout = model.dropout
     if isinstance(model, EfficientNet) and dropout is None:
