@@ -9,7 +9,7 @@ from jaxdl.ops import max_pool_2x2
 
 
 class CNN(nn.Module):
-    """Images `[B,H,W,C]` to logits `[B,K]`: groups of 3x3 convolutions, each group halved by max pooling.
+    """Images `[B,H,W,C]` to logits `[B,K]`: groups of 3x3 convolutions, each group halved by max pooling, or not.
 
     With `filters=(10, 10), convolutions=2` it is TinyVGG, the network of https://poloclub.github.io/cnn-explainer/
     Parameter paths: `conv_G_N` for convolution N of group G, `dense_N` and `head`. All but the head have the
@@ -19,6 +19,7 @@ class CNN(nn.Module):
     num_classes: Classes
     filters: tuple[int, ...] = (32, 64)
     convolutions: int = 1
+    pooling: bool = True
     hidden: tuple[int, ...] = ()
     dropout: float = 0.0
     dtype: Dtype = "float32"
@@ -32,7 +33,8 @@ class CNN(nn.Module):
                 name = f"conv_{group}_{n}"
                 x = nn.Conv(filters, (3, 3), dtype=self.dtype, name=name)(x)  # [B,H,W,filters]
                 x = activated(x, name, self.activation)
-            x = Function(max_pool_2x2, name=f"pool_{group}")(x)  # [B,H/2,W/2,filters]
+            if self.pooling:
+                x = Function(max_pool_2x2, name=f"pool_{group}")(x)  # [B,H/2,W/2,filters]
         x = x.reshape(x.shape[0], -1)  # [B,F]
         for n, width in enumerate(self.hidden):
             name = f"dense_{n}"
