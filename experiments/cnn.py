@@ -38,7 +38,8 @@ class Options(images.Photographs):
 def run(options: Options, seed: int, out: Path) -> Outcome:
     """Three networks on two classes, two on ten."""
     preprocessing = data.Preprocessing(32 if options.smoke else options.size, mean=(127.5,) * 3, std=(127.5,) * 3)
-    phase = Phase(2 if options.smoke else options.epochs, options.learning_rate)
+    epochs, batch_size = (8, 10) if options.smoke else (options.epochs, options.batch_size)
+    phase = Phase(epochs, options.learning_rate)
     plain = {"filters": options.filters}
     regularised, change = {**plain, "dropout": 0.3}, augment.PHOTOS
     tasks: dict[str, tuple[Any, ...]] = {
@@ -62,7 +63,7 @@ def run(options: Options, seed: int, out: Path) -> Outcome:
                 photographs,
                 phase,
                 settings,
-                batch_size=options.batch_size,
+                batch_size=batch_size,
                 augment=augmented,
                 seed=seed,
             )

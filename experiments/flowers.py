@@ -37,6 +37,7 @@ class Options(images.Photographs):
 def run(options: Options, seed: int, out: Path) -> Outcome:
     """The three networks."""
     preprocessing = data.Preprocessing(32 if options.smoke else options.size, mean=(127.5,) * 3, std=(127.5,) * 3)
+    epochs, batch_size = (8, 10) if options.smoke else (options.epochs, options.batch_size)
     where: Any = (seed, "tf_flowers", ("train[:80%]", "train[80%:]"))
     small = images.photographs(options, preprocessing, *where)
     changes = augment.Chain(augment.PHOTOS, augment.Color(brightness=0.2, contrast=0.2))
@@ -49,9 +50,9 @@ def run(options: Options, seed: int, out: Path) -> Outcome:
             out / name.replace(", ", "-").replace(" ", "-"),
             "cnn",
             small,
-            Phase(2 if options.smoke else options.epochs, 1e-3),
+            Phase(epochs, 1e-3),
             {"filters": options.filters, "hidden": (128,), "dropout": dropout},
-            batch_size=options.batch_size,
+            batch_size=batch_size,
             augment=change,
             seed=seed,
         )

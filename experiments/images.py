@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import jax
 import numpy as np
+from jax.nn import softmax
 
 import jaxdl
 from experiments import chapter, demo
@@ -141,14 +142,16 @@ def pictures(out: Path, trained: chapter.Trained, images: Data, batch_size: int 
     guesses = logits.argmax(-1)
     matrix = np.zeros((len(test.classes),) * 2)
     np.add.at(matrix, (test.labels, guesses), 1)
-    sure = np.where(guesses == test.labels, 0, jax.nn.softmax(logits).max(-1))
-    rows = np.argsort(-sure)[:12]
-    for name, figure in {
+    drawn = {
         "curves": report.curves(trained.history),
         "confusion": report.confusion_matrix(matrix, test.classes),
+        "pairs": report.confused_pairs(matrix, test.classes),
         "scores": report.class_scores(matrix, test.classes),
-        "most-wrong": report.most_wrong(test.take(rows)["image"], logits[rows], test.labels[rows], test.classes),
-    }.items():
+    }
+    if len(wrong := np.flatnonzero(guesses != test.labels)):
+        rows = wrong[np.argsort(-softmax(logits[wrong]).max(-1))[:12]]
+        drawn["most-wrong"] = report.most_wrong(test.take(rows)["image"], logits[rows], test.labels[rows], test.classes)
+    for name, figure in drawn.items():
         figure.savefig(out / f"{name}.png", dpi=120)
     return metrics.classification_report(matrix, test.classes)
 
