@@ -38,6 +38,19 @@ class Options(images.Options):
     """ResNet-9 trains on the validation data too."""
 
 
+def fast(epochs: int, learning_rate: float) -> Phase:
+    """The optimizer and the rate of ResNet-9."""
+    return Phase(
+        epochs,
+        learning_rate,
+        optimizer="sgd",
+        schedule="polynomial",
+        warmup=5 / 24,
+        weight_decay=5e-4,
+        clip_norm=None,
+    )
+
+
 def load(options: Options, seed: int) -> images.Data:
     """CIFAR-10; at toy size, textures. Scaled by the training data."""
     if options.smoke:
@@ -57,24 +70,13 @@ def run(options: Options, seed: int, out: Path) -> Outcome:
     """The three networks."""
     pictures = load(options, seed)
     epochs, resnet_epochs = (2, 6) if options.smoke else (options.epochs, options.resnet_epochs)
-    fast = Phase(
-        resnet_epochs,
-        0.05 if options.smoke else 0.4,
-        optimizer="sgd",
-        schedule="polynomial",
-        warmup=5 / 24,
-        weight_decay=5e-4,
-        clip_norm=None,
-    )
-    cnn = {"filters": (32, 64), "hidden": (64,)}
+    hidden, width, rate, many = ((64,), 8, 0.05, 10) if options.smoke else ((3000, 1000), 64, 0.4, 512)
     plain, adam = chapter.plain_phase(max(1, epochs // 2), 0.01, "gradient-descent"), chapter.plain_phase(epochs)
+    resnet = (fast(resnet_epochs, rate), many, CHANGES)
     networks: dict[str, tuple[Any, ...]] = {
-        "dense": ("dense", {"hidden": (64,) if options.smoke else (3000, 1000)}, plain, 32, None, 0.47, SOURCE),
-        "CNN": ("cnn", cnn, adam, 32, None, 0.703, SOURCE),
-        "ResNet-9": (
-            *("resnet9", {"width": 8 if options.smoke else 64}, fast, 10 if options.smoke else 512, CHANGES),
-            *(0.94, "Page, DAWNBench"),
-        ),
+        "dense": ("dense", {"hidden": hidden}, plain, 32, None, 0.47, SOURCE),
+        "CNN": ("cnn", {"filters": (32, 64), "hidden": (64,)}, adam, 32, None, 0.703, SOURCE),
+        "ResNet-9": ("resnet9", {"width": width}, *resnet, 0.94, "Page, DAWNBench"),
     }
     figures, histories = [], {}
     for name, (model, settings, phase, batch_size, changes, published, source) in networks.items():

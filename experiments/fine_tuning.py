@@ -55,7 +55,7 @@ def run(options: Options, seed: int, out: Path) -> Outcome:
     everything = images.photographs(options, weights.preprocessing, seed, "food101", split, DISHES)
     hundredth, tenth, head_epochs = options.hundredth, options.tenth, options.head_epochs
     if options.smoke:
-        hundredth, tenth, head_epochs = 2, 5, 5
+        hundredth, tenth, head_epochs = 5, 20, 5
     head = Phase(head_epochs, options.learning_rate, name="head", trainable=("head",), views=0)
     seen = replace(head, views=options.views)
     late = Phase(

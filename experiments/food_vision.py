@@ -11,6 +11,7 @@ falls by `--layer-decay` from stage to stage towards the input, and what is kept
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jax.nn import softmax
@@ -19,6 +20,9 @@ from experiments import chapter, images
 from experiments.chapter import Outcome
 from experiments.scaling_up import teach
 from jaxdl import Recipe, predict, report
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SOURCE = "Bourke 07_food_vision_milestone_project_1; DeepFood has 0.774"
 
@@ -39,6 +43,13 @@ class Options(images.Photographs):
     """Photographs of your own, to be told what they show."""
 
 
+def answers(trained: chapter.Trained, photographs: images.Data, own: Sequence[np.ndarray]) -> "Figure":
+    """Photographs, resized, each under what the network says of it."""
+    normalize, classes = photographs.preprocessing.normalize, photographs.splits.train.classes
+    p = softmax(predict(trained.model, trained.variables, np.stack(own), normalize=normalize))
+    return report.sheet(own, [f"{classes[each.argmax()]} {each.max():.0%}" for each in p])
+
+
 def run(options: Options, seed: int, out: Path) -> Outcome:
     """The head, the whole network, the scores, photographs of one's own."""
     weights, _ = network = images.network(options.weights, options.smoke)
@@ -55,9 +66,7 @@ def run(options: Options, seed: int, out: Path) -> Outcome:
     trained = teach(out / "train", photographs, network, recipe, options.batch_size, seed, options.cache)
     print(images.pictures(out, trained, photographs, options.batch_size))
     if own:
-        logits = predict(trained.model, trained.variables, np.stack(own), normalize=weights.preprocessing.normalize)
-        best = [f"{photographs.splits.test.classes[p.argmax()]} {p.max():.0%}" for p in softmax(logits)]
-        report.sheet(own, best).savefig(out / "photos.png", dpi=120)
+        answers(trained, photographs, own).savefig(out / "photos.png", dpi=120)
     figure = photographs.figure(f"accuracy, {weights.name}", trained.figures["accuracy"], 0.802, SOURCE)
     return Outcome(str(photographs), [figure])
 
