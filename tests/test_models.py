@@ -61,6 +61,12 @@ def test_the_network_is_its_trunk_and_its_head(name, key):
     np.testing.assert_allclose(features @ head["kernel"] + head["bias"][None], logits, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(("pooling", "features"), [(True, 2 * 3 * 5), (False, 8 * 12 * 5)])
+def test_a_cnn_halves_its_groups_or_not(pooling, features):
+    model = models.create("cnn", None, filters=(4, 5), pooling=pooling)
+    assert models.shapes(model, (8, 12, 1))[1].shape == (1, features)
+
+
 def test_resnet9_has_the_published_size():
     # 6,573,120 with a head that has no bias.
     variables, outputs = models.shapes(models.create("resnet9", 10), (32, 32, 3))
