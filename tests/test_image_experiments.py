@@ -111,7 +111,7 @@ def test_own_photographs_get_answers(capsys, tmp_path):
     bias = np.array([0.0, 9.0], np.float32)
     variables = {"params": {"head": {"kernel": np.zeros((192, 2), np.float32), "bias": bias}}}
     own = [np.zeros((8, 8, 3), np.uint8)] * 2
-    figure = food_vision.answers(Trained(model, variables, [], {}), toy, own)
+    figure = food_vision.answers(Trained(model, variables, [], {}, None), toy, own)
     assert [axis.get_title() for axis in figure.axes] == ["grass 100%"] * 2
     with pytest.raises(SystemExit) as stopped:
         food_vision.main(["--smoke", "--photos", str(tmp_path / "none.jpg"), "--out", str(tmp_path / "out")])
