@@ -101,9 +101,11 @@ def fit(
         checkpoint of another training, or a loss that is not a number.
       Interrupted: it was told to stop.
     """
-    phases = (phases,) if isinstance(phases, Phase) else tuple(phases)
-    if not phases:
-        raise InputError("there is no phase to train; give at least one Phase")
+    phases = tuple(phases) if isinstance(phases, Sequence) else (phases,)
+    if not phases or not all(isinstance(phase, Phase) for phase in phases):
+        raise InputError(f"there is no phase to train; give Phase(epochs=5, learning_rate=1e-3), not {phases!r:.60}")
+    if not isinstance(callbacks, Sequence) or not all(map(callable, callbacks)):
+        raise InputError(f"callbacks are a list of functions of an event; got {callbacks!r:.60}")
     check_seed(seed)
     all_metrics = _with_loss(loss, metrics)
     for source in (train_data, validation):

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any, NamedTuple, Self
 
 import jax
@@ -151,6 +152,8 @@ class Phase:
     def __post_init__(self) -> None:
         if isinstance(self.trainable, str) or not self.trainable:
             raise InputError(f"phase {self.name!r}: trainable is a tuple of patterns, such as ('head',)")
+        if not isinstance(self.epochs, int) or not isinstance(self.learning_rate, Real):
+            raise InputError(f"phase {self.name!r}: epochs and learning_rate are numbers, such as Phase(5, 1e-3)")
         if self.epochs < 1:
             raise InputError(f"phase {self.name!r}: epochs must be at least 1, got {self.epochs}")
         if not self.learning_rate > 0:

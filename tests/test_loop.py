@@ -184,8 +184,17 @@ def test_what_cannot_be_trained():
         jaxdl.fit(model, blobs(), phases=Phase(1, 0.1), seed=-1)
     with pytest.raises(InputError, match="binary_cross_entropy"):
         jaxdl.fit(models.create("neuron", 1), blobs(classes=2), phases=Phase(1, 0.1))
-    with pytest.raises(InputError, match="no phase"):
-        jaxdl.fit(model, blobs(), phases=())
+    for wrong in ((), 5, [1e-3]):
+        with pytest.raises(InputError, match="no phase"):
+            jaxdl.fit(model, blobs(), phases=wrong)
+    with pytest.raises(InputError, match="callbacks are a list"):
+        jaxdl.fit(model, blobs(), phases=Phase(1, 0.1), callbacks=print)
+    with pytest.raises(InputError, match="batch_size='a'"):
+        jaxdl.fit(model, blobs(), phases=Phase(1, 0.1), batch_size="a")
+    with pytest.raises(InputError, match="a seed is 0 or more, got 'a'"):
+        jaxdl.fit(model, blobs(), phases=Phase(1, 0.1), seed="a")
+    with pytest.raises(InputError, match="are numbers"):
+        Phase(1, "fast")
 
 
 def test_what_does_not_fit_together_is_told_in_one_line():

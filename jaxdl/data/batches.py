@@ -34,8 +34,8 @@ def order(
     Raises:
       InputError: `batch_size` is below 1.
     """
-    if batch_size < 1:
-        raise InputError(f"a batch has at least one example, got batch_size={batch_size}")
+    if not isinstance(batch_size, int | np.integer) or batch_size < 1:
+        raise InputError(f"a batch has at least one example, got batch_size={batch_size!r}")
     rows = np.arange(count) if seed is None else np.random.default_rng((seed, epoch)).permutation(count)
     steps = -(-count // batch_size)
     width = -(-min(batch_size, count) // multiple) * multiple

@@ -445,8 +445,8 @@ def workers() -> int:
 
 def check_seed(seed: int) -> None:
     """Raise InputError unless the seed is one that NumPy takes."""
-    if seed < 0:
-        raise InputError(f"a seed is 0 or more, got {seed}")
+    if not isinstance(seed, int | np.integer) or seed < 0:
+        raise InputError(f"a seed is 0 or more, got {seed!r}")
 
 
 def _warn_of_duplicates(path: Path, splits: Splits) -> None:
