@@ -5,7 +5,20 @@ from jax import Array
 
 from jaxdl.models.activations import Function, activated
 from jaxdl.models.head import Classes, Dtype, check_images, head
-from jaxdl.ops import max_pool_2x2
+from jaxdl.ops import conv_3x3, max_pool_2x2
+
+
+class Conv(nn.Module):
+    """`nn.Conv` with 3x3 filters, its parameters and its results, faster on a CPU: `[B,H,W,I]` to `[B,H,W,filters]`."""
+
+    filters: int
+    dtype: Dtype
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (3, 3, x.shape[-1], self.filters))
+        bias = self.param("bias", nn.initializers.zeros, (self.filters,))
+        return conv_3x3(x.astype(self.dtype), kernel, bias)
 
 
 class CNN(nn.Module):
@@ -31,7 +44,7 @@ class CNN(nn.Module):
         for group, filters in enumerate(self.filters):
             for n in range(self.convolutions):
                 name = f"conv_{group}_{n}"
-                x = nn.Conv(filters, (3, 3), dtype=self.dtype, name=name)(x)  # [B,H,W,filters]
+                x = Conv(filters, self.dtype, name=name)(x)  # [B,H,W,filters]
                 x = activated(x, name, self.activation)
             if self.pooling:
                 x = Function(max_pool_2x2, name=f"pool_{group}")(x)  # [B,H/2,W/2,filters]

@@ -1,8 +1,9 @@
 """Array operations that XLA does badly, each with its own gradient and a reference it is tested against."""
 
+from jaxdl.ops.convolution import conv_3x3
 from jaxdl.ops.depthwise import depthwise_conv
 from jaxdl.ops.normalization import batch_norm
 from jaxdl.ops.pointwise import pointwise
 from jaxdl.ops.pooling import max_pool_2x2
 
-__all__ = ["batch_norm", "depthwise_conv", "max_pool_2x2", "pointwise"]
+__all__ = ["batch_norm", "conv_3x3", "depthwise_conv", "max_pool_2x2", "pointwise"]
