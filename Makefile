@@ -5,7 +5,9 @@
 #   make test PYTHON=python3.12   the same under another Python, in an environment of its own
 #   make test TESTS="-m 'not slow'"   a part of the tests
 #   make bench-efficientnet       EfficientNet-B0 beside Flax, Keras and PyTorch; writes benchmarks/results/efficientnet.json
+#   make bench-cnn                a small CNN beside Flax, Keras and PyTorch; writes benchmarks/results/cnn.json
 #   make bench-transfer           a new head on a frozen EfficientNet-B0 beside Keras and PyTorch; writes benchmarks/results/transfer.json
+#   make bench-loop               what `fit` costs beside a bare loop and Keras; writes benchmarks/results/loop.json
 #   make bench-input              decoding, loading, augmentation and dense nets beside Pillow, grain, Keras and PyTorch; writes benchmarks/results/input.json
 #   make parity                   every EfficientNet against the PyTorch and Keras ones; writes docs/parity.md
 
@@ -14,7 +16,7 @@ TESTS ?=
 VENV := .venv$(if $(filter-out python3,$(PYTHON)),-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])'))
 BIN := $(VENV)/bin
 
-.PHONY: demo pictures test lint format parity bench-efficientnet bench-transfer bench-input constraints clean
+.PHONY: demo pictures test lint format parity bench-efficientnet bench-cnn bench-transfer bench-input bench-loop constraints clean
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/python -m experiments.demo
@@ -40,8 +42,14 @@ parity: .venv-peers/.installed
 bench-efficientnet: .venv-peers/.installed
 	.venv-peers/bin/python -m benchmarks.efficientnet
 
+bench-cnn: .venv-peers/.installed
+	.venv-peers/bin/python -m benchmarks.cnn
+
 bench-transfer: .venv-peers/.installed
 	.venv-peers/bin/python -m benchmarks.transfer
+
+bench-loop: .venv-peers/.installed
+	.venv-peers/bin/python -m benchmarks.loop
 
 bench-input: .venv-peers/.installed
 	.venv-peers/bin/python -m benchmarks.input

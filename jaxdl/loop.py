@@ -245,7 +245,7 @@ class _Run:
         step = stage.make_train_step(phase, optimizer, loss=loss, metrics=metrics)
         measured_by: Any = {"loss": loss, "metrics": metrics, "normalize": stage.normalize}
         measured_by |= {"batch_size": batch_size, "mesh": mesh}
-        resident = mesh is None and _resident(stage.sources[0], stage.variables)
+        resident = mesh is None and _resident(stage.sources[0], stage.model, stage.variables)
         make_epoch = _resident_epoch if resident else partial(_streamed_epoch, mesh=mesh)
         run_epoch = make_epoch(step, stage.sources, batch_size, seed)
         if resident:
@@ -615,13 +615,11 @@ def _with_variables(state: TrainState, variables: Mapping[str, Any]) -> TrainSta
     return replace(state, params=params, model_state=model_state, average=trees.from_paths(average))
 
 
-def _resident(source: Source, variables: Mapping[str, Any]) -> bool:
-    """Whether a source should stay on the device and an epoch be one program. Not for convolutions on CPU: XLA runs
-    the gradients of convolutions inside a scan about five times slower there."""
-    convolutions = any(np.ndim(leaf) == 4 for leaf in trees.paths(variables["params"]).values())
+def _resident(source: Source, model: Any, variables: Mapping[str, Any]) -> bool:
+    """Whether a source should stay on the device and an epoch be one program: where it fits, and `models.loops`."""
     memory = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit", 4 << 30)  # a CPU does not say
     fits = isinstance(source, Arrays) and source.inputs.nbytes <= RESIDENT * memory
-    return fits and not (convolutions and jax.default_backend() == "cpu")
+    return fits and models.loops(model, variables)
 
 
 @jax.jit

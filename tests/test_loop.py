@@ -76,7 +76,7 @@ def test_a_resident_epoch_equals_streamed_steps(monkeypatch):
     model = models.create("dense", 3, hidden=(4,))
     variables = fill(model, (2,))
     resident = jaxdl.fit(model, blobs(), variables=variables, phases=Phase(2, 0.1), batch_size=16, progress=False)
-    monkeypatch.setattr("jaxdl.loop._resident", lambda source, variables: False)
+    monkeypatch.setattr("jaxdl.loop._resident", lambda *_: False)
     streamed = jaxdl.fit(model, blobs(), variables=variables, phases=Phase(2, 0.1), batch_size=16, progress=False)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), resident.variables, streamed.variables

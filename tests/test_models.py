@@ -449,6 +449,16 @@ def test_dropout_follows_every_hidden_layer_that_is_not_frozen(key):
         assert (parts == 1) == (kept == 2)
 
 
+def test_convolutions_of_xlas_stay_out_of_loops_on_a_cpu(monkeypatch):
+    def loops(model):
+        return models.loops(model, models.shapes(model, (32, 32, 3))[0])
+
+    assert all(loops(models.create(name, 3)) for name in ("dense", "cnn", "tiny_vgg"))
+    assert not loops(of_dtype("tiny", "float32"))
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert loops(of_dtype("tiny", "float32"))
+
+
 def test_errors_name_what_there_is():
     with pytest.raises(InputError, match="nearest: efficientnet_b0"):
         models.create("eficientnet_b0", 3)

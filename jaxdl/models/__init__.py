@@ -43,6 +43,7 @@ __all__ = [
     "keras_layers",
     "layer_outputs",
     "layers",
+    "loops",
     "names",
     "parameters",
     "shapes",
@@ -130,6 +131,13 @@ def input_size(name: str) -> int | None:
 def parameters(name: str) -> int | None:
     """How many parameters a network has with 1000 classes; None where that depends on its input and options."""
     return ARCHITECTURES[name].parameters if name in ARCHITECTURES else None
+
+
+def loops(model: nn.Module, variables: Mapping[str, Any]) -> bool:
+    """Whether training is as fast inside a `lax.scan` as outside. On a CPU it is not with convolutions, whose gradients
+    take XLA about five times as long there; but with those of `CNN`, which has its own (`ops.conv_3x3`)."""
+    convolves = any(np.ndim(leaf) == 4 for leaf in jax.tree.leaves(variables["params"]))
+    return jax.default_backend() != "cpu" or isinstance(model, CNN) or not convolves
 
 
 def without_head(model: nn.Module) -> nn.Module:

@@ -11,9 +11,10 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict
 from jax import Array
 
+from jaxdl.models.cnn import Conv
 from jaxdl.models.efficientnet import Depthwise, Pointwise
 
-CONVOLUTIONS = (nn.Conv, nn.ConvLocal, nn.ConvTranspose, Depthwise, Pointwise)
+CONVOLUTIONS = (nn.Conv, nn.ConvLocal, nn.ConvTranspose, Conv, Depthwise, Pointwise)
 OUTPUTS = "layer_outputs"  # a collection of variables; unlike a dict of ours, it goes through `nn.jit` and `nn.remat`
 
 

@@ -20,8 +20,9 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from jaxdl import trees
 from jaxdl.errors import InputError
+from jaxdl.models.cnn import Conv
 from jaxdl.models.efficientnet import Depthwise, pads
-from jaxdl.ops.depthwise import reference
+from jaxdl.ops import convolution, depthwise
 
 MISTAKES = (TypeError, ValueError, IndexError, ZeroDivisionError, FlaxError)
 """What JAX and Flax raise where a layer cannot take its input."""
@@ -221,7 +222,10 @@ def summary(model: Any, input_shape: Sequence[int], depth: int | None = None) ->
             if isinstance(module, Depthwise):
                 # A CPU's is written as a sum of products, which do not tell themselves from an activation's.
                 kernel = module.get_variable("params", "kernel")
-                y = reference(args[0], kernel, module.stride, pads(module.padding, module.size))
+                y = depthwise.reference(args[0], kernel, module.stride, pads(module.padding, module.size))
+            elif isinstance(module, Conv):
+                # And a small network's is done on blocks of pixels, with more multiplications than it needs.
+                y = convolution.reference(args[0].astype(module.dtype), module.get_variable("params", "kernel"))
             else:
                 y = call(*args, **kwargs)
         if outputs := [leaf.shape for leaf in jax.tree.leaves(y) if hasattr(leaf, "shape")]:
