@@ -57,6 +57,7 @@ def test_gradients_equal_finite_differences(convolve, channels, filters):
         check_grads(convolve, operands, order=1, modes=["rev"], atol=1e-6, rtol=1e-6)
 
 
+@settings(max_examples=8)
 @given(sizes, st.integers(1, 3))
 def test_phases_are_every_other_pixel(shape, channels):
     x = np.random.default_rng(0).normal(size=(*shape, channels)).astype(np.float32)
