@@ -1,7 +1,7 @@
 """3x3 convolution.
 
 XLA's CPU backend does a convolution as a matrix product over the patches, and does it badly where the channels are
-few: a product with ten columns keeps a tenth of the processor busy. So narrow convolutions are done here on blocks of
+few: a product with ten columns keeps a fifth of the processor busy. So narrow convolutions are done here on blocks of
 2x2 pixels, with four times as many columns, whose patches are 4x4 and not four times 3x3. Blocks are kept as phases:
 one array for each of the four places in a block, channels first and the batch last, so that every copy moves whole
 vectors, and pooling is a maximum of four arrays.
@@ -41,8 +41,8 @@ def reference(x: Array, kernel: Array) -> Array:
 
 
 def narrow(channels: int) -> bool:
-    """Whether images of so many channels are best kept as phases on a CPU. Measured: a multiple of 16 fills the
-    vectors as it is, and above 32 the product has enough columns."""
+    """Whether images of so many channels are best kept as phases on a CPU. Measured up to 32: a multiple of 16 fills
+    the vectors as it is."""
     return channels < 32 and channels % 16 != 0
 
 
