@@ -30,7 +30,7 @@ import tyro
 import jaxdl
 from benchmarks import record
 from jaxdl import data, losses, metrics, models, parallel, runs, trees
-from jaxdl.errors import InputError, nearest
+from jaxdl.errors import InputError, Interrupted, nearest
 from jaxdl.metrics import Metric
 
 RESULTS = Path(__file__).parent / "results"
@@ -220,6 +220,9 @@ def main(
     except (InputError, OSError) as error:
         print(f"{name}: {error}", file=sys.stderr)
         sys.exit(2)
+    except Interrupted as told:
+        print(f"{name}: {told}", file=sys.stderr)
+        sys.exit(128 + told.signal)
     figures, spreads = _over_seeds([outcome.figures for outcome in outcomes])
     print(f"\n{name}: {outcomes[0].data}; seeds {' '.join(map(str, options.seeds))}; {seconds:.0f} s")
     print(table(figures, spreads))

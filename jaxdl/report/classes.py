@@ -40,7 +40,7 @@ def confusion_matrix(
     count = len(classes)
     cell = min(max(8 / count, 0.18), 0.6)  # inches
     margin = 1.2 + 0.07 * max(map(len, classes))
-    figure, axis = canvas.single(axis, cell * count + margin + 0.7, cell * count + margin)
+    figure, axis = canvas.single(axis, cell * count + margin + 1.4, cell * count + margin)
     truth = matrix.sum(1, keepdims=True)
     shares = matrix / np.where(truth, truth, 1)
     shown, most = (100 * shares, 100.0) if normalize else (matrix, max(1.0, matrix.max()))
