@@ -64,7 +64,7 @@ class Plain(nn.Module):
 
     @nn.compact
     def __call__(self, x, train=False):
-        for n, filters in enumerate((4, 5)):
+        for n, filters in enumerate((16, 32)):
             x = max_pool_2x2(nn.relu(nn.Conv(filters, (3, 3), name=f"conv_{n}_0")(x)))
         x = nn.relu(nn.Dense(6, name="dense_0")(x.reshape(len(x), -1)))
         return nn.Dense(3, name="head")(x)
@@ -72,7 +72,7 @@ class Plain(nn.Module):
 
 def test_relu_is_the_default_to_the_last_bit(key):
     x = jax.random.normal(key, (2, 8, 8, 1))
-    model, variables = models.create("cnn", 3, filters=(4, 5), hidden=(6,)), models.init(Plain(), key, (8, 8, 1))
+    model, variables = models.create("cnn", 3, filters=(16, 32), hidden=(6,)), models.init(Plain(), key, (8, 8, 1))
     np.testing.assert_array_equal(jax.jit(model.apply)(variables, x), jax.jit(Plain().apply)(variables, x))
 
 
