@@ -122,7 +122,9 @@ def load(library: str, work: Work) -> Prepared:
         epoch = partial(iter, loader)
     else:
         import grain
+        from absl import flags
 
+        flags.FLAGS.mark_as_parsed()  # its workers ask for flags
         records = grain.MapDataset.source(Photos()).shuffle(seed=0)
         if library == "threads":
             options = grain.ReadOptions(num_threads=cores, prefetch_buffer_size=2 * BATCH)
