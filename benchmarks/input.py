@@ -168,7 +168,7 @@ def dense(library: str, work: Work) -> Prepared:
     images, labels = draw.integers(0, 256, (60_000, 28, 28, 1), np.uint8), draw.integers(0, 10, 60_000)
     if library == OURS:
         source, model = data.from_arrays(images, labels), models.create("dense", 10, hidden=(100,))
-        phase = optim.Phase(1, 1e-3)
+        phase = optim.Phase(1, 1e-3, optimizer="adam", weight_decay=0, clip_norm=None)  # as the peers'
         optimizer = optim.make_optimizer(phase, optim.make_schedule(phase, 60_000 // work.batch))
         normalize = data.Preprocessing(28, mean=(0.0,), std=(255.0,)).normalize
         step = train.make_train_step(model, optimizer, normalize=normalize)
