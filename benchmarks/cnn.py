@@ -40,8 +40,8 @@ class Work:
 
 
 NETWORKS = {"tiny_vgg": ("TinyVGG", (10, 10), 2), "cnn": ("a CNN of 32 and 64 filters", (32, 64), 1)}
-WORKS = (Work(6400, 28, 1), Work(1600, 64, 3), Work(6400, 28, 1, "cnn"))
-ROUNDS = 9
+WORKS = (Work(6400, 28, 1), Work(1600, 64, 3), Work(1600, 28, 1, "cnn"))
+ROUNDS = 7
 
 
 def images(work: Work) -> tuple[np.ndarray, np.ndarray]:
