@@ -233,7 +233,9 @@ class ModelCheckpoint:
             self._save(event.history.best(monitor))
 
     def _save(self, best: Mapping[str, Any] | None) -> None:
-        """Write what waits, and remove what is neither the best nor the last."""
+        """Write what waits, if anything does, and remove what is neither the best nor the last."""
+        if not self._waiting:
+            return
         for name in ("best", "last"):
             waiting = self._waiting.pop(name, None)
             if waiting is not None and int(waiting["state"].step) not in checkpoint.steps(self.directory):

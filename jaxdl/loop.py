@@ -135,8 +135,8 @@ def fit(
         *((saved.number, saved.begun, saved.done, saved.history) if saved else ()),
     )
     options: Any = {"augment": augment, "normalize": normalize, "seed": seed, "batch_size": batch_size, "mesh": mesh}
+    run.tell("begin")  # what cannot begin has no end: nothing is kept or put in order then
     try:
-        run.tell("begin")
         for number, phase in list(enumerate(phases))[run.number :]:
             run.number = number
             run.tell("phase")

@@ -175,8 +175,12 @@ def test_fast_epochs_are_saved_together_and_nothing_is_lost(tmp_path, monkeypatc
     with pytest.raises(RuntimeError):
         fit(callbacks=[ModelCheckpoint(tmp_path / "failed"), fail])
     assert checkpoint.steps(tmp_path / "failed")[-1] == 15
+    checkpoint.save(tmp_path / "failed", replace(STATE, step=jnp.int32(99)))
+    before = checkpoint.steps(tmp_path / "failed")
     with pytest.raises(InputError, match="holds checkpoints already"):
         fit(callbacks=[ModelCheckpoint(tmp_path / "failed")])
+    assert checkpoint.steps(tmp_path / "failed") == before
+    assert len(before) > 1
 
 
 # What has to be the same however often training was interrupted: dropout, augmentation, averages, several phases, a
