@@ -108,14 +108,13 @@ def fit(
         raise InputError(f"callbacks are a list of functions of an event; got {callbacks!r:.60}")
     check_seed(seed)
     all_metrics = _with_loss(loss, metrics)
-    for source in (train_data, validation):
-        if source is not None:
-            _check_labels(model, _input_shape(source, normalize), source.labels, loss, metrics)
-    shape, key = _input_shape(train_data, normalize), jax.random.key(seed)
+    given = [(source, _input_shape(source, normalize)) for source in (train_data, validation) if source is not None]
+    for source, its in given:
+        _check_labels(model, its, source.labels, loss, metrics)
+    shape, key = given[0][1], jax.random.key(seed)
     variables = models.init(model, key, shape) if variables is None else dict(variables)
-    for source in (train_data, validation):
-        if source is not None:
-            models.check_variables(model, variables, _input_shape(source, normalize))
+    for _, its in given:
+        models.check_variables(model, variables, its)
     if problem := trees.difference(models.shapes(model, shape)[0], variables):
         raise InputError(f"the variables do not belong to this model:\n{problem}")
     masks = tuple(features.checked_mask(model, phase, variables["params"]) for phase in phases)
@@ -132,7 +131,7 @@ def fit(
         [*([Progress()] if progress else []), *callbacks],
         _state(variables, key, saved.step if saved else 0),
         same,
-        *((saved.number, saved.begun, saved.done, saved.history) if saved else ()),
+        *((saved.number, saved.begun, saved.history) if saved else ()),
     )
     options: Any = {"augment": augment, "normalize": normalize, "seed": seed, "batch_size": batch_size, "mesh": mesh}
     run.tell("begin")  # what cannot begin has no end: nothing is kept or put in order then
@@ -162,8 +161,6 @@ class _Saved:
     """Of the phase."""
     begun: int
     """Epochs before it."""
-    done: int
-    """Steps before it."""
     history: History
     sums: list[Any] | None
     """Of the steps of an epoch that has begun."""
@@ -203,9 +200,12 @@ class _Run:
     """Of the phase."""
     begun: int = 0
     """Epochs before it."""
-    done: int = 0
-    """Steps before it."""
     history: History = field(default_factory=History)
+
+    @property
+    def done(self) -> int:
+        """Steps before the phase."""
+        return self.history[self.begun - 1]["step"] if self.begun else 0
 
     def tell(self, kind: Kind, **more: Any) -> list[Action]:
         """Call the callbacks for which this is, and return what they ask for."""
@@ -222,7 +222,7 @@ class _Run:
     def place(self, sums: Any = None) -> dict[str, Any]:
         """All that is needed to go on, beside the state and the best variables."""
         leaves = None if sums is None else [np.asarray(leaf) for leaf in jax.tree.leaves(sums)]
-        where: dict[str, Any] = {"number": self.number, "begun": self.begun, "done": self.done, "same": self.same}
+        where: dict[str, Any] = {"number": self.number, "begun": self.begun, "same": self.same}
         return {**where, "history": list(self.history), "sums": leaves}
 
     def phase(
@@ -324,7 +324,7 @@ class _Run:
                 self.note(f"phase {phase.name!r} ends after epoch {len(self.history)}: {stop.reason}")
             if stop.restore_best and best is not None:
                 self.whole = stage.whole(_with_variables(state, best))
-        self.begun, self.done = len(self.history), int(state.step)
+        self.begun = len(self.history)
         return self.whole.variables if best is None else stage.joined(best)
 
     def best_row(self) -> dict[str, Any] | None:
