@@ -109,6 +109,7 @@ def load(library: str, work: Work) -> Prepared:
     cores = os.cpu_count() or 1
     if library in (OURS, "one"):
         if library == "one":
+            # There is no option for it; a module, to mypy, has no attributes of its own.
             sys.modules["jaxdl.data.batches"].workers = lambda: 1  # type: ignore[attr-defined]
         source = data.Images(photographs(), np.zeros(PHOTOS, np.int32), ("photo",), PREPROCESSING)
         epoch: Callable[[], Iterator[Any]] = partial(data.batches, source, BATCH, seed=0)

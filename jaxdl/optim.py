@@ -236,7 +236,7 @@ def make_schedule(phase: Phase, total: int) -> optax.Schedule:
         warm = min(length("warmup", phase.warmup), total - 1)  # at least one step at the full rate
         rising = optax.linear_schedule(0.0, rate, warm) if warm else None
     left = max(1, total - warm)
-    match kind:
+    match kind:  # one name for all of them, so two are lambdas
         case Constant():
             falling = optax.constant_schedule(rate)
         case Cosine():

@@ -19,6 +19,7 @@ from jaxdl.pretrained import layouts
 DATA = Path(__file__).parent / "data"
 sys.path.insert(0, str(DATA))
 
+# Behind the line that makes it importable.
 from make_peers import CLASSES, PEERS, SIZE, images, tensor  # noqa: E402
 
 GOLDEN = json.loads(gzip.decompress((DATA / "peers.json.gz").read_bytes()))

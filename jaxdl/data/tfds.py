@@ -476,7 +476,7 @@ def _open(url: str) -> Any:
         request = urllib.request.Request(url, headers={"User-Agent": "jaxdl"})
         try:
             answers.put(urllib.request.urlopen(request, timeout=PATIENCE))
-        except Exception as error:
+        except Exception as error:  # whatever it is, it is raised where the answer is awaited
             if isinstance(error, urllib.error.HTTPError):  # which is an answer, too
                 error.close()
             answers.put(error)
@@ -517,7 +517,7 @@ def _explained(what: str) -> Iterator[None]:
         yield
     except InputError as error:
         raise type(error)(_one_line(error)) from None
-    except Exception as error:
+    except Exception as error:  # of any kind, as the code is anybody's
         reason = _one_line(error)  # it may begin with a whole example; what is wrong with it comes last
         raise InputError(f"{what}: {reason if len(reason) <= 400 else f'… {reason[-400:]}'}") from error
 

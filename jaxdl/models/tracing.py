@@ -281,7 +281,7 @@ class _Calls:
             self.empty = path
         try:
             return call(*args, **kwargs)
-        except Exception:
+        except Exception:  # noted, and raised again
             if self.failed is None:
                 self.failed, self.input = path, shape
             raise
