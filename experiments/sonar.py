@@ -52,7 +52,7 @@ def run(options: Options, seed: int, out: Path) -> Outcome:
     *parts, preprocessing = data.from_csv(table, -1, header=False, test=held_out, validation=0)
     splits = data.Splits(*parts)
     real = options.csv and not options.smoke
-    commonest = np.bincount(splits.test.labels).max() / len(splits.test)
+    commonest = float(np.max(np.bincount(splits.test.labels))) / len(splits.test)
     figures, histories = [], {}
     for name, dropout in (("without dropout", 0.0), ("with dropout", options.dropout)):
         trained = chapter.train(

@@ -113,7 +113,7 @@ def _rgb(image: Image.Image) -> np.ndarray:
         values = np.asarray(image).astype(np.float64)  # [H,W]
         if not np.isfinite(values).all():
             raise BadImage("it has pixels that are not numbers")
-        low, high = float(values.min()), float(values.max())
+        low, high = float(np.min(values)), float(np.max(values))
         ranges = {"I": (255.0, 65535.0), "F": (1.0, 255.0, 65535.0)}.get(image.mode, (65535.0,))
         known = [top for top in ranges if low >= 0 and high <= top]
         low, high = (0.0, known[0]) if known else (low, max(high, low + 1e-300))

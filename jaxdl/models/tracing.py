@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax.errors import FlaxError
-from jax.extend.core import ClosedJaxpr, Jaxpr
+from jax.extend.core import jaxprs_in_params
 
 from jaxdl import trees
 from jaxdl.errors import InputError
@@ -333,7 +333,7 @@ def _products(program: Any, scope: str = "", times: int = 1) -> Iterator[tuple[s
                 terms = math.prod(right) // right[params["dimension_numbers"].rhs_spec[0]]
                 terms /= math.prod(params["lhs_dilation"])
             yield inside, round(2 * times * equation.outvars[0].aval.size * terms)
-        parts = [part for part in jax.tree.leaves(list(params.values())) if isinstance(part, Jaxpr | ClosedJaxpr)]
+        parts = list(jaxprs_in_params(params))
         if name == "cond":  # one of its branches is taken
             parts = [max(parts, key=lambda part: sum(flops for _, flops in _products(part)))]
         for part in parts:
