@@ -35,13 +35,12 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 def write(name: str, results: Mapping[str, Any], peers: Sequence[str] = (), folder: Path = RESULTS) -> Path:
     """Write NAME.json, with what the machine was, which commit ran, and the versions of these packages too."""
-    git = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
     device = jax.devices()[0]
     path = folder / f"{name}.json"
     packages = ("jaxdl", "jax", "jaxlib", "flax", "optax", "numpy", *peers)
     record = {
         "date": time.strftime("%Y-%m-%d"),
-        "commit": git.stdout.strip() or "unknown",
+        "commit": _commit(),
         "device": f"{jax.device_count()} × {device.device_kind} ({device.platform})",
         "machine": f"{_processor()}, {os.cpu_count()} cores, {platform.system()}",
         "versions": {"python": platform.python_version(), **{package: version(package) for package in packages}},
@@ -50,6 +49,15 @@ def write(name: str, results: Mapping[str, Any], peers: Sequence[str] = (), fold
     folder.mkdir(exist_ok=True)
     path.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
     return path
+
+
+def _commit() -> str:
+    """The commit whose code runs; "-dirty" where files differ from it that are not records."""
+    said = [
+        subprocess.run(["git", *words], capture_output=True, text=True, check=False).stdout.strip()
+        for words in (("rev-parse", "--short", "HEAD"), ("diff", "--name-only", "HEAD", "--", ":/", ":/!*/results/*"))
+    ]
+    return f"{said[0]}{'-dirty' if said[1] else ''}" if said[0] else "unknown"
 
 
 def _processor() -> str:
