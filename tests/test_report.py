@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
+from PIL import Image
 from sklearn import calibration
 from sklearn import metrics as theirs
 
@@ -529,7 +530,13 @@ def test_errors_say_what_does_not_fit(wrong, message):
         wrong()
 
 
+def test_a_notebook_shows_a_picture_without_pyplot():
+    width, height = canvas.new(3, 2).get_size_inches() * matplotlib.rcParams["figure.dpi"]
+    shown = Image.open(io.BytesIO(canvas.new(3, 2)._repr_png_()))
+    assert (shown.format, *shown.size) == ("PNG", width, height)
+
+
 def test_matplotlib_is_asked_for(monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.layout_engine", None)
     with pytest.raises(InputError, match=r"jaxdl\[plots\]"):
         report.curves(ROWS)

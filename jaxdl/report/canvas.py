@@ -20,11 +20,12 @@ SIGNED = "RdBu_r"  # colours of numbers on both sides of 0, which is white
 def new(width: float, height: float) -> "Figure":
     """A figure of this size in inches, without a window: nothing of pyplot's global state is touched."""
     try:
-        from matplotlib.figure import Figure
         from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+        from jaxdl.report.picture import Picture
     except ImportError:
         raise InputError("pictures need matplotlib; run: pip install 'jaxdl[plots]'") from None
-    return Figure(layout=ConstrainedLayoutEngine(h_pad=0.06, w_pad=0.06), figsize=(width, height))
+    return Picture(layout=ConstrainedLayoutEngine(h_pad=0.06, w_pad=0.06), figsize=(width, height))
 
 
 def single(axis: "Axes | None", width: float, height: float) -> tuple["Figure", "Axes"]:
