@@ -97,7 +97,7 @@ for person in ([0.30, 0], [0.60, 1]):
 q = np.linspace(0.01, 1, 200)
 plt.figure(figsize=(5, 2.8))
 plt.plot(q, -np.log(q))
-labels = ((0.05, "sure and wrong", 0.03, 0.1), (0.5, "unsure", 0.03, 0.1), (0.95, "sure and right", -0.3, 0.5))
+labels = ((0.05, "sure and wrong", 0.03, 0.1), (0.5, "unsure", 0.03, 0.4), (0.95, "sure and right", -0.27, 0.55))
 for at, text, left, up in labels:
     loss = -np.log(at)
     plt.plot(at, loss, "ko")
@@ -182,7 +182,7 @@ plt.show()
 # ## What it has learned
 #
 # The neuron's opinion by age, for those who can and those who cannot afford the insurance. Where a curve crosses one
-# half, the answer turns from no to yes. The dots are the 28 people.
+# half, the answer turns from no to yes. The dots are the 28 people, the blue ones lifted a little.
 
 # %%
 ages = np.linspace(15, 65, 100)
