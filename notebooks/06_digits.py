@@ -34,6 +34,7 @@ jaxdl.parallel.configure()
 pixels, labels = mnist_data()
 images = pixels.reshape(-1, 28, 28).astype(np.uint8)
 rows = np.arange(5000).reshape(10, 500)  # the file is sorted by digit
+rows = np.random.default_rng(0).permuted(rows, axis=1)  # shuffled, each digit by itself
 parts = rows[:, :300].ravel(), rows[:, 300:350].ravel(), rows[:, 350:].ravel()
 train, validation, test = (data.from_arrays(images[part], labels[part]) for part in parts)
 print(f"{len(train):,} to train, {len(validation):,} to watch, {len(test):,} to test; each {train.inputs.shape[1:]}")
@@ -83,17 +84,15 @@ same = {"normalize": gray.normalize, "progress": False}
 
 layer = jaxdl.fit(models.create("dense", 10, hidden=()), train, validation, phases=jaxdl.Phase(10, 5e-3), **same)
 print(models.summary(layer.model, (28, 28, 1)))
-first, last = layer.history[0], layer.history[-1]
-print(
-    f"epoch {first['epoch']}: validation accuracy {first['val_accuracy']:.2f}, epoch {last['epoch']}: {last['val_accuracy']:.2f}"
-)
+for row in (layer.history[0], layer.history[-1]):
+    print(f"epoch {row['epoch']:2}: validation accuracy {row['val_accuracy']:.2f}")
 
 # %% [markdown]
 # What has it learned? The weights of each digit can be drawn as an image: red pixels speak for the digit, blue ones
 # against it. For a 0 (top left), ink in the middle speaks strongly against.
 
 # %%
-report.weights(layer.variables["params"], shape=(28, 28))
+report.weights({"weights": layer.variables["params"]["head"]["kernel"]}, shape=(28, 28))
 
 # %% [markdown]
 # Each digit is one *template*. But people write a 7 with a bar or without, a 4 open or closed, and one template has to
@@ -130,6 +129,9 @@ for name, trained in {"one layer": layer, "a hidden layer": dense}.items():
     print(f"{name:15} test accuracy {figures['accuracy']:.3f} of {figures['count']} digits")
 
 # %% [markdown]
+# With 1,500 images, an accuracy of 0.94 is known to about $\sqrt{0.94 \cdot 0.06 / 1500} = 0.006$, and with the 500 of
+# the validation data to 0.011. What differs by no more than twice that may be luck.
+#
 # ## What goes wrong
 #
 # A single number hides which mistakes are made. The **confusion matrix** has a row for each true digit and a column for
@@ -139,12 +141,11 @@ for name, trained in {"one layer": layer, "a hidden layer": dense}.items():
 confusion = {"matrix": metrics.confusion()}
 matrix = jaxdl.evaluate(dense.model, dense.variables, test, metrics=confusion, normalize=gray.normalize)["matrix"]
 assert matrix.sum() == len(test)
-figure = report.confusion_matrix(matrix, test.classes)
-figure
+report.confusion_matrix(matrix, test.classes)
 
 # %% [markdown]
-# And always look at the images themselves. These are the ones where the network is most sure, and wrong. Some of them
-# you would get wrong too.
+# And always look at the images themselves. These are the ones where the network is most sure, and wrong. One or two of
+# them would give you pause, too.
 
 # %%
 logits = jaxdl.predict(dense.model, dense.variables, test, normalize=gray.normalize)
