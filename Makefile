@@ -1,6 +1,7 @@
 # Everything sets itself up: the first call makes a virtual environment and installs what it needs, later calls start at once.
 #   make demo                     two small trainings on real data
 #   make pictures                 a picture of each plot of jaxdl.report; writes docs/pictures.md
+#   make notebooks                runs the teaching notebooks; writes what they show to notebooks/*.ipynb
 #   make test                     linters, types and all tests
 #   make test PYTHON=python3.12   the same under another Python, in an environment of its own
 #   make test TESTS="-m 'not slow'"   a part of the tests
@@ -16,13 +17,16 @@ TESTS ?=
 VENV := .venv$(if $(filter-out python3,$(PYTHON)),-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])'))
 BIN := $(VENV)/bin
 
-.PHONY: demo pictures test lint format parity bench-efficientnet bench-cnn bench-transfer bench-input bench-loop constraints clean
+.PHONY: demo pictures notebooks test lint format parity bench-efficientnet bench-cnn bench-transfer bench-input bench-loop constraints clean
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/python -m experiments.demo
 
 pictures: $(VENV)/.installed-demo
 	$(BIN)/python -m experiments.pictures
+
+notebooks: $(VENV)/.installed-notebooks
+	$(BIN)/python -m experiments.notebooks
 
 test: lint
 	$(BIN)/pytest $(TESTS)

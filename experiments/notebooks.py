@@ -18,10 +18,11 @@ from typing import Any
 import jupytext
 import nbclient
 import nbformat
+import numpy as np
 from PIL import Image
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
-SECONDS = 120  # that a cell may take
+SECONDS = 300  # that a cell may take, on a busy machine
 KERNEL = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
 # Whatever warns is mended, not shown; but for what ipykernel says of itself when it ends.
 STRICT = "import warnings\nwarnings.simplefilter('error')\nwarnings.simplefilter('ignore', PendingDeprecationWarning)"
@@ -51,7 +52,7 @@ def execute(notebook: Any) -> Any:
       nbclient.exceptions.CellExecutionError: a cell fails.
     """
     first = nbformat.v4.new_code_cell(STRICT)
-    run = nbformat.v4.new_notebook(cells=[first, *notebook.cells], metadata=notebook.metadata)
+    run = nbformat.v4.new_notebook(cells=[first, *notebook.cells])
     client = nbclient.NotebookClient(
         run,
         timeout=SECONDS,
@@ -67,9 +68,7 @@ def execute(notebook: Any) -> Any:
         for output in cell.outputs:
             if "execution_count" in output:
                 output.execution_count = count
-            if "image/png" in output.get("data", {}):
-                output.data["image/png"] = small(output.data["image/png"])
-    run.metadata = notebook.metadata
+    run.metadata = notebook.metadata  # in the place of what the kernel tells of itself
     return run
 
 
@@ -88,14 +87,21 @@ def joined(outputs: Sequence[Any]) -> Iterator[Any]:
 
 
 def small(png: str) -> str:
-    """A picture, base64, of 256 colours, which takes half the room or less."""
-    drawn = io.BytesIO()
-    Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB").quantize(256).save(drawn, "png", optimize=True)
+    """A picture, base64, of 256 dithered colours, one of them white, which takes half the room or less."""
+    drawn, picture = io.BytesIO(), Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
+    palette = picture.quantize(255, kmeans=1)
+    dithered = picture.quantize(palette=palette)
+    dithered.putpalette([*(palette.getpalette() or [])[: 3 * 255], 255, 255, 255])
+    dithered.paste(255, mask=Image.fromarray((np.asarray(picture) == 255).all(-1)))
+    dithered.save(drawn, "png", optimize=True)
     return base64.b64encode(drawn.getvalue()).decode()
 
 
 def written(notebook: Any) -> str:
-    """The text of an .ipynb."""
+    """The text of an .ipynb, with small pictures."""
+    for output in (output for cell in notebook.cells for output in cell.get("outputs", ())):
+        if "image/png" in output.get("data", {}):
+            output.data["image/png"] = small(output.data["image/png"])
     nbformat.validate(notebook)
     return nbformat.writes(notebook, version=nbformat.NO_CONVERT) + "\n"
 

@@ -33,8 +33,8 @@ for tensor in (scalar, vector, matrix):
     print(f"axes: {tensor.ndim}   shape: {tensor.shape}   numbers: {tensor.size}   type: {tensor.dtype}")
 
 # %% [markdown]
-# Images are tensors as well. Here are six handwritten digits. By convention the axes of a batch of images are `[B, H,
-# W, C]`: which image, which row of pixels, which column, which colour. Grey images have a single "colour".
+# Images are tensors as well. Here are six handwritten digits. By convention the axes of a batch of images are
+# `[B, H, W, C]`: which image, which row of pixels, which column, which colour. Grey images have a single "colour".
 
 # %%
 pixels, labels = mnist_data()  # 5,000 digits of MNIST, sorted; each is a row of 784 numbers

@@ -82,10 +82,10 @@ for person in ([0.30, 0], [0.60, 1]):
 #
 # ## The log loss
 #
-# If someone bought ($y = 1$), the neuron should have given a high probability $p$ to that; if not ($y = 0$), a high $1
-# - p$. Let us call the probability that it gave to what really happened $q$. Of all people together it is the product
-#   of their $q$. A product of many numbers below 1 is tiny and awkward, so we take its logarithm, which makes a sum of
-#   it, and change the sign, so that lower is better:
+# If someone bought ($y = 1$), the neuron should have given a high probability $p$ to that; if not ($y = 0$), a high
+# $1 - p$. Let us call the probability that it gave to what really happened $q$. Of all people together it is the
+# product of their $q$. A product of many numbers below 1 is tiny and awkward, so we take its logarithm, which makes a
+# sum of it, and change the sign, so that lower is better:
 #
 # $$L = -\frac{1}{N} \sum_{i=1}^N \log q_i = -\frac{1}{N} \sum_{i=1}^N \big[\, y_i \log p_i + (1 - y_i) \log (1 - p_i)
 # \,\big].$$
@@ -121,8 +121,9 @@ print(f"at the beginning: {log_loss(w, b):.3f}; a coin would have {-np.log(0.5):
 # ## Which way is down?
 #
 # How does the loss of one person change with $z$? By the chain rule, from the loss to $p$ and from $p$ to $z$. For the
-# sigmoid, $\dfrac{dp}{dz} = p\,(1-p)$ (try it: differentiate $1/(1+e^{-z})$). For the loss, $\dfrac{dL}{dp} =
-# -\dfrac{y}{p} + \dfrac{1-y}{1-p} = \dfrac{p - y}{p\,(1-p)}$. Multiply, and nearly everything cancels:
+# sigmoid, $\dfrac{dp}{dz} = p\,(1-p)$ (try it: differentiate $1/(1+e^{-z})$). For the loss,
+# $\dfrac{dL}{dp} = -\dfrac{y}{p} + \dfrac{1-y}{1-p} = \dfrac{p - y}{p\,(1-p)}$. Multiply, and nearly everything
+# cancels:
 #
 # $$\frac{dL}{dz} = \frac{p - y}{p\,(1-p)} \cdot p\,(1-p) = p - y.$$
 #
@@ -153,8 +154,9 @@ print(f"jax.grad: w1 {by_jax[0][0]:.4f}  w2 {by_jax[0][1]:.4f}  b {by_jax[1]:.4f
 assert np.allclose(by_hand[0], by_jax[0], atol=1e-6)
 
 # %% [markdown]
-# All three slopes are positive: to lower the loss, make the weights and the bias smaller. That is all there is to
-# learning. Take a small step against the slope, and do it again:
+# All three slopes are positive: to lower the loss, make all three a little smaller. That is all there is to learning.
+# Take a small step against the slopes, compute them anew where you are (they will have changed, and may point the other
+# way), and do it again:
 #
 # $$w \leftarrow w - \eta\, \frac{\partial L}{\partial w}, \qquad
 # b \leftarrow b - \eta\, \frac{\partial L}{\partial b}.$$

@@ -57,9 +57,9 @@ plt.show()
 # valley, back and forth, but end up lower each time. Too large, and each jump lands *higher* than the last: the loss
 # explodes.
 #
-# Where is the border? A step makes of the distance to the bottom, $d = w - 3$, the distance $d - \eta \cdot 2d = (1 -
-# 2\eta)\,d$. It shrinks as long as $|1 - 2\eta| < 1$, that is for $0 < \eta < 1$. In general the border is at 2 divided
-# by the curvature (the second derivative), which here is 2.
+# Where is the border? A step makes of the distance to the bottom, $d = w - 3$, the distance
+# $d - \eta \cdot 2d = (1 - 2\eta)\,d$. It shrinks as long as $|1 - 2\eta| < 1$, that is for $0 < \eta < 1$. In general
+# the border is at 2 divided by the curvature (the second derivative), which here is 2.
 
 # %%
 for rate in (0.03, 0.3, 0.9, 1.05):
@@ -198,8 +198,8 @@ for name, size in {"batch": 20, "mini-batch of 5": 5, "stochastic": 1}.items():
 report.compare(histories, "mae")
 
 # %% [markdown]
-# `mae` is the mean absolute error: by how many millions the price is wrong on average. What is left at
-# the end is the noise that the data were made with.
+# `mae` is the mean absolute error: by how many millions the price is wrong on average. What is left at the end is the
+# noise that the data were made with.
 #
 # ## Steps that remember
 #
@@ -220,8 +220,8 @@ for name, rate in rates.items():
 report.compare(histories, "loss")
 
 # %% [markdown]
-# Nothing is free: momentum and Adam overshoot, and a rate that is good for one is not for another. Adam asks for
-# less care, and it is where most people begin.
+# Nothing is free: momentum and Adam overshoot, and a rate that is good for one is not for another. Adam asks for less
+# care, and it is where most people begin.
 #
 # ## Try it
 #

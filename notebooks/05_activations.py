@@ -2,7 +2,7 @@
 # # 5. Activations
 #
 # Between the layers of a network stand small functions that bend. They are why more layers can do more, and they are
-# why, for twenty years, more layers did not work. At the end of this notebook you can
+# why, for a long time, many layers did not work. At the end of this notebook you can
 #
 # - show that layers without activations are a single layer,
 # - derive that a sigmoid's slope is at most 1/4, and say what ten of them in a row do to the gradient,
@@ -76,7 +76,7 @@ for name in names:
 
 # %%
 for layers in (1, 2, 5, 10):
-    print(f"{layers:2} layers: at most {0.25**layers:.7f} of the gradient is left")
+    print(f"{layers:2} layers: the slopes leave at most {0.25**layers:.7f} of the gradient")
 
 # %% [markdown]
 # ## Vanishing gradients, measured
@@ -133,8 +133,9 @@ report.compare(histories)
 # ## A dead ReLU
 #
 # ReLU has a danger of its own. Left of 0 its slope is not small, it is *zero*. A neuron whose sum is negative for every
-# example gives 0 always, gets no gradient, and stays like that for ever. A few dead neurons do no harm; a learning rate
-# that is far too large can kill most of them in one step. Let us push biases down, and count.
+# example gives 0 always, gets no gradient, and stays like that, unless the layers before it happen to change. A few
+# dead neurons do no harm; a learning rate that is far too large can kill most of them in one step. Let us push biases
+# down, and count.
 
 # %%
 model = models.create("dense", 1, hidden=(16,), activation="relu")

@@ -53,8 +53,8 @@ report.sheet(list(train.inputs[::250]), [f"is {label}" for label in train.labels
 # same number to all scores changes nothing.
 #
 # The loss is what it was in [notebook 2](02_neuron.ipynb): minus the logarithm of the probability that was given to the
-# true class. For many classes it is called **cross-entropy**. And its slope is the same beautiful one: $\partial L /
-# \partial z_k = p_k - y_k$, with $y_k = 1$ for the true class and 0 for the others.
+# true class. For many classes it is called **cross-entropy**. And its slope is the same beautiful one:
+# $\partial L / \partial z_k = p_k - y_k$, with $y_k = 1$ for the true class and 0 for the others.
 
 # %%
 z = jnp.array([1.0, 3.0, 0.5, 2.0])
@@ -107,6 +107,7 @@ report.weights({"weights": layer.variables["params"]["head"]["kernel"]}, shape=(
 dense = jaxdl.fit(models.create("dense", 10, hidden=(100,)), train, validation, phases=jaxdl.Phase(15, 3e-3), **same)
 print(f"parameters: {784 * 100 + 100 + 100 * 10 + 10:,}")
 assert jaxdl.trees.count(dense.variables["params"]) == 79_510
+assert dense.history[-1]["accuracy"] > 0.99
 
 report.compare({"one layer": layer.history, "a hidden layer": dense.history})
 
@@ -116,7 +117,7 @@ report.compare({"one layer": layer.history, "a hidden layer": dense.history})
 # - Both lines of a colour fall: it is learning.
 # - The dashed line (training data) goes on falling, the solid one (validation data) no longer: from here on the network
 #   learns the training images by heart. That is **overfitting**. With the hidden layer the gap is wide: it is right on
-#   every training image, and not on the others.
+#   nearly every training image, and not on the others.
 # - Neither falls: the rate is wrong, or the network too small.
 #
 # ## The result, once

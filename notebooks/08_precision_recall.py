@@ -83,12 +83,12 @@ scores = metrics.classification_report(matrix, test.classes)
 print(scores)
 assert np.isclose(scores.classes["fails"].f1, f1)
 
-everything = {"precision": share, "recall": 1.0}
-print(f"\nsaying 'fails' of all: their mean is {(share + 1) / 2:.2f}, F1 {2 * share / (share + 1):.2f}")
+
+print(f"\nsaying 'fails' of all: the mean of both is {(share + 1) / 2:.2f}, but F1 is {2 * share / (share + 1):.2f}")
 
 # %% [markdown]
-# Look at the row of the class that matters. The averages, marked by brackets, are of the other two kinds: *macro*
-# counts both classes alike, *micro* counts examples, and is the accuracy.
+# The row to look at is that of the class that matters. The rows in brackets are averages: *macro* counts both classes
+# alike, *weighted* by how many examples they have, and *micro* is the accuracy. They hide here what one wants to know.
 #
 # ## The threshold is yours
 #
