@@ -43,6 +43,10 @@ class Result:
     state: TrainState
     history: History
 
+    def __repr__(self) -> str:
+        """Without the weights: a notebook shows it where a cell ends with `fit`."""
+        return f"Result(model={self.model!r}, epochs={len(self.history)}, last={self.history[-1:]})"
+
     @property
     def variables(self) -> dict[str, Any]:
         """What `model.apply`, `evaluate` and `predict` take."""

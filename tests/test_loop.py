@@ -41,6 +41,10 @@ def test_a_dense_net_learns_and_the_history_says_so():
     assert last["loss"] < result.history[0]["loss"]
     assert (last["epoch"], last["step"], last["phase"]) == (15, 15 * 7, "train")
     assert {"accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds", "examples_per_second"} <= last.keys()
+    said = repr(result)
+    assert "epochs=15" in said
+    assert repr(last["val_loss"]) in said
+    assert "kernel" not in said
 
 
 def test_a_neuron_learns_two_classes():
