@@ -11,7 +11,7 @@ import hashlib
 import io
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ import nbclient
 import nbformat
 import numpy as np
 from PIL import Image
+
+from jaxdl.errors import nearest
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 SECONDS = 300  # that a cell may take, on a busy machine
@@ -58,13 +60,13 @@ def execute(notebook: Any) -> Any:
         timeout=SECONDS,
         resources={"metadata": {"path": FOLDER}},
         record_timing=False,
+        coalesce_streams=True,  # the kernel cuts what is printed where the clock says so
         extra_arguments=["--log-level=ERROR"],  # it warns that it talks to this process without encryption
     )
     client.execute()
     del run.cells[0]
     for count, cell in enumerate((cell for cell in run.cells if cell.cell_type == "code"), 1):
         cell.execution_count = count
-        cell.outputs = list(joined(cell.outputs))
         for output in cell.outputs:
             if "execution_count" in output:
                 output.execution_count = count
@@ -72,26 +74,13 @@ def execute(notebook: Any) -> Any:
     return run
 
 
-def joined(outputs: Sequence[Any]) -> Iterator[Any]:
-    """The outputs, with what is printed in one piece: the kernel cuts it where the clock says so."""
-    last: Any = None
-    for output in outputs:
-        if last is not None and output.output_type == last.output_type == "stream" and output.name == last.name:
-            last.text += output.text
-            continue
-        if last is not None:
-            yield last
-        last = output
-    if last is not None:
-        yield last
-
-
 def small(png: str) -> str:
     """A picture, base64, of 256 dithered colours, one of them white, which takes half the room or less."""
     drawn, picture = io.BytesIO(), Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
     palette = picture.quantize(255, kmeans=1)
     dithered = picture.quantize(palette=palette)
-    dithered.putpalette([*(palette.getpalette() or [])[: 3 * 255], 255, 255, 255])
+    colours = (palette.getpalette() or [])[: 3 * 255]
+    dithered.putpalette([*colours, *[255] * (3 * 256 - len(colours))])
     dithered.paste(255, mask=Image.fromarray((np.asarray(picture) == 255).all(-1)))
     dithered.save(drawn, "png", optimize=True)
     return base64.b64encode(drawn.getvalue()).decode()
@@ -108,9 +97,11 @@ def written(notebook: Any) -> str:
 
 def main(names: Sequence[str]) -> None:
     """Run the notebooks of these names, or all."""
-    for path in sources():
-        if names and path.stem not in names:
-            continue
+    known = {path.stem: path for path in sources()}
+    for each in names:
+        if each not in known:
+            sys.exit(f"there is no notebook {each!r}{nearest(each, known)}")
+    for path in (known[each] for each in names or known):
         started = time.perf_counter()
         text = written(execute(read(path)))
         path.with_suffix(".ipynb").write_text(text, encoding="utf-8")

@@ -127,8 +127,9 @@ plt.show()
 # %% [markdown]
 # On the left the valley is long and narrow. The rate may not be larger than the *steep* direction allows, and with
 # that, progress along the *flat* direction is slow. On the right the valley is round: the slope points straight at the
-# bottom (the star). Nothing about the problem has changed but the units. This is why `data.from_csv` scales the columns
-# of a table unless you forbid it, and why pixels are brought from 0…255 to about -1…1.
+# bottom (the star). Nothing about the problem has changed but the unit of the area, and where it is counted from. This
+# is why `data.from_csv` scales the columns of a table unless you forbid it, and why pixels are brought from 0…255 to
+# about -1…1.
 #
 # ## All rows, one row, or a few
 #

@@ -67,9 +67,9 @@ assert found["1 hidden layer, ReLU"] > 0.98 > 0.7 > found["2 hidden layers, line
 #
 # ## What a hidden neuron does
 #
-# Let us look inside, at a network that is as small as it can be: four hidden neurons. Each of them computes a weighted
-# sum of the two coordinates, and cuts off what is below 0. So each draws *one line*, says 0 on one side of it, and on
-# the other side the more, the further away. `explain.layer_outputs` gives what every layer puts out.
+# Let us look inside, at a network with only four hidden neurons. Each of them computes a weighted sum of the two
+# coordinates, and cuts off what is below 0. So each draws *one line*, says 0 on one side of it, and on the other side
+# the more, the further away. `explain.layer_outputs` gives what every layer puts out.
 
 # %%
 small, accuracy = learn(rings, epochs=150, hidden=(4,))

@@ -92,9 +92,9 @@ print(f"\nsaying 'fails' of all: the mean of both is {(share + 1) / 2:.2f}, but 
 #
 # ## The threshold is yours
 #
-# The network gives a probability. That we say "fails" from one half on is a habit, not a law. If a failure costs a
-# hundred times what a check costs, say it from 10 % on. A lower threshold finds more and raises more false alarms:
-# recall can only rise, and precision usually falls.
+# The network gives a probability. That we say "fails" from one half on is a habit, not a law. If a failure costs far
+# more than a check, say it from 10 % on, or from 1 %. A lower threshold finds more and raises more false alarms: recall
+# can only rise, and precision usually falls.
 
 # %%
 curve = jaxdl.evaluate(

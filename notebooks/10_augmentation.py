@@ -6,7 +6,7 @@
 #
 # - recognise overfitting in the curves of the loss, earlier than in the accuracy,
 # - make new training images from old ones, and choose changes that keep the label true,
-# - say what dropout does, in four lines, and why it is off when the network is used,
+# - say what dropout does, in three lines, and why it is off when the network is used,
 # - compare means against overfitting, and not believe in any of them before it is measured.
 
 # %%
@@ -48,9 +48,9 @@ print(f"training accuracy {last['accuracy']:.3f}, validation accuracy {last['val
 report.curves(plain.history)
 
 # %% [markdown]
-# The training data (dashed) are known perfectly after a few epochs, and there is nothing left to learn from them. On
-# the validation data (solid) the accuracy stands still. And the validation *loss* tells more: it falls, then *rises*.
-# The network becomes ever surer of its answers, the wrong ones included.
+# The training data (dashed) are known perfectly after some twenty epochs, and there is nothing left to learn from them.
+# On the validation data (solid) the accuracy stands still. And the validation *loss* tells more: it falls, then
+# *rises*. The network becomes ever surer of its answers, the wrong ones included.
 
 # %%
 losses = plain.history.column("val_loss")
@@ -137,7 +137,8 @@ report.compare({name: result.history for name, result in results.items()})
 # %% [markdown]
 # Augmentation helps most here, as it adds what the network lacks: that digits may be turned and moved. Its training
 # accuracy (dashed) is *lower* than before, because the moved digits are harder, and never known by heart; that is as it
-# should be. The two lines lie close together: what is learned holds for other digits too.
+# should be. (That of dropout is measured with neurons missing.) The two lines of a colour lie close together: what is
+# learned holds for other digits too.
 #
 # Dropout does something, but less. How much a means gains depends on the data. In
 # [experiments/sonar.py](../experiments/sonar.py) dropout gains nothing at all. Measure it, on validation data.

@@ -58,7 +58,7 @@ report.sheet(list(photos), ["\n".join(lines) for lines in told])
 # ## Preprocessing belongs to the weights
 #
 # The network was trained on pixels from which 127 was taken, and which were divided by 128, so from about -1 to 1. Give
-# it raw pixels from 0 to 255, and it answers nonsense, without any error. This is the most common mistake in transfer
+# it raw pixels from 0 to 255, and it answers nonsense, without any error. This is a common mistake in transfer
 # learning, and the reason why the preprocessing is loaded with the weights and kept with everything that is trained
 # from them.
 
@@ -188,7 +188,7 @@ assert end > head + 0.03
 report.curves(tuned.history)
 
 # %% [markdown]
-# Right of the thin line, more of the network is trained, and the validation accuracy rises. So the rule of thumb is:
+# Right of the thin line, more of the network is trained, and the validation accuracy rises. A rule of thumb:
 #
 # | your images are | few | many |
 # |---|---|---|

@@ -48,8 +48,8 @@ for split, counts in data.survey(folder).counts.items():
     print(split, counts)
 
 # %% [markdown]
-# `jaxdl data inspect PHOTOS` says the same on the command line, and what is wrong with a folder: damaged files, copies
-# that are in two splits, classes with too few images. Do this before anything else; it saves days.
+# `jaxdl data inspect PHOTOS` says the same on the command line, and what is wrong with a folder: damaged files, files
+# that are no images, copies that are in two splits. Do this before anything else; it saves days.
 #
 # ## From files to batches
 #
