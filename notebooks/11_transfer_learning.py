@@ -43,7 +43,7 @@ photos = np.stack([preprocessing.resize(photograph) for photograph in photograph
 
 
 def answers(images, normalize):
-    """The classes of the highest probabilities, and the probabilities, `[B,1000]`."""
+    """The three likeliest classes of each image, with their probabilities."""
     p = np.asarray(jax.nn.softmax(jaxdl.predict(model, variables, images, normalize=normalize)))
     return [[f"{names[k]} {row[k]:.0%}" for k in row.argsort()[::-1][:3]] for row in p]
 
@@ -188,7 +188,9 @@ assert end > head + 0.03
 report.curves(tuned.history)
 
 # %% [markdown]
-# Right of the thin line, more of the network is trained, and the validation accuracy rises. A rule of thumb:
+# Right of the thin line, more of the network is trained. At first that does harm: layers that fitted together are
+# moved, all at once. Then they find together again, and the validation accuracy rises above what it was. A rule of
+# thumb:
 #
 # | your images are | few | many |
 # |---|---|---|
@@ -201,7 +203,7 @@ report.curves(tuned.history)
 #
 # **Grad-CAM** asks which places of the last feature maps speak for an answer, weighing each channel by its gradient.
 # Yellow is where the network sees what it says. It is a good way to find out that a network has learned the wrong
-# thing: the snow instead of the husky.
+# thing. In a famous case it told wolves from huskies, by the snow around them (Ribeiro et al., 2016, arXiv:1602.04938).
 
 # %%
 heat = explain.grad_cam(model, variables, photos, normalize=preprocessing.normalize)
