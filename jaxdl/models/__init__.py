@@ -25,6 +25,7 @@ from jaxdl.models.efficientnet import ARCHITECTURES, EfficientNet, Padding, draw
 from jaxdl.models.head import Classes, Dtype
 from jaxdl.models.resnet import ResNet9
 from jaxdl.models.tracing import Row, Summary, check_variables, evaluation, shapes, summary
+from jaxdl.ops import platform
 
 __all__ = [
     "ARCHITECTURES",
@@ -64,8 +65,12 @@ _MODELS: dict[str, Callable[..., nn.Module]] = {
 }
 
 
+def _count(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and value >= 1
+
+
 def _counts(value: Any) -> bool:
-    return isinstance(value, tuple | list) and all(isinstance(each, int | np.integer) and each >= 1 for each in value)
+    return isinstance(value, tuple | list) and all(map(_count, value))
 
 
 def _share(value: Any) -> bool:
@@ -78,6 +83,7 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "filters": (_counts, "the filters of each group of convolutions, such as (32, 64)"),
     "dropout": (_share, "a share from 0 up to 1"),
     "drop_connect": (_share, "a share from 0 up to 1"),
+    "bn_groups": (_count, "a number of groups, from 1"),
     "padding": (get_args(Padding).__contains__, f"one of {', '.join(get_args(Padding))}"),
 }
 
@@ -137,7 +143,7 @@ def loops(model: nn.Module, variables: Mapping[str, Any]) -> bool:
     """Whether training is as fast inside a `lax.scan` as outside. On a CPU it is not with convolutions, whose gradients
     take XLA about five times as long there; but with those of `CNN`, which has its own (`ops.conv_3x3`)."""
     convolves = any(np.ndim(leaf) == 4 for leaf in jax.tree.leaves(variables["params"]))
-    return jax.default_backend() != "cpu" or isinstance(model, CNN) or not convolves
+    return platform() != "cpu" or isinstance(model, CNN) or not convolves
 
 
 def without_head(model: nn.Module) -> nn.Module:

@@ -21,6 +21,7 @@ import numpy as np
 from flax import linen as nn
 from jax import Array
 
+from jaxdl.errors import InputError
 from jaxdl.models.head import Classes, Dtype, check_images, head
 from jaxdl.ops import batch_norm, depthwise_conv, pointwise
 from jaxdl.ops.normalization import Activation, silu
@@ -229,27 +230,30 @@ def identity(x: Array) -> Array:
 
 
 class Norm(nn.BatchNorm):
-    """Batch normalisation and the activation behind it; on a CPU as one operation where its own statistics are used.
+    """Batch normalisation and the activation behind it, by the statistics of the batch or of each of its groups.
 
     Folded, only its shift is left (see `models.fold_batchnorm`).
     """
 
     activation: Activation = identity
     folded: bool = False
+    groups: int = 1
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         if self.folded:
             bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
             return self.activation(x + bias[(None,) * (x.ndim - 1)].astype(x.dtype))
-        if self.use_running_average or self.axis_name is not None or jax.default_backend() != "cpu":
+        if self.use_running_average or self.axis_name is not None:
+            if not self.use_running_average and self.groups != 1:
+                raise InputError("batch normalisation in groups and pmap do not go together; use jit over a mesh")
             return self.activation(super().__call__(x))
         shape = x.shape[-1:]
         mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
         var = self.variable("batch_stats", "var", jnp.ones, shape)
         scale = self.param("scale", nn.initializers.ones, shape)
         bias = self.param("bias", nn.initializers.zeros, shape)
-        y, new_mean, new_var = batch_norm(x, scale, bias, self.epsilon, self.activation)
+        y, new_mean, new_var = batch_norm(x, scale, bias, self.epsilon, self.activation, self.groups)
         if not self.is_initializing():
             mean.value = self.momentum * mean.value + (1 - self.momentum) * new_mean
             var.value = self.momentum * var.value + (1 - self.momentum) * new_var
@@ -331,6 +335,10 @@ class EfficientNet(nn.Module):
     bn_epsilon: float = BN_EPSILON
     padding: Padding = "same"
     folded: bool = False  # no batch normalisation: `models.fold_batchnorm`
+    # Of the batch, for each of which batch normalisation is done by itself: a group for each device needs no word
+    # between them. Goyal et al., "Accurate, Large Minibatch SGD" (2017), arXiv:1706.02677, section 3.
+    bn_groups: int = 1
+    remat: bool = False  # training keeps the inputs of the blocks alone, and computes what is inside them again
     dtype: Dtype = "float32"
 
     @nn.compact
@@ -345,6 +353,7 @@ class EfficientNet(nn.Module):
             epsilon=self.bn_epsilon,
             dtype=self.dtype,
             folded=self.folded,
+            groups=self.bn_groups,
         )
         activation = nn.relu6 if spec.lite else silu
 
@@ -360,6 +369,7 @@ class EfficientNet(nn.Module):
             stage.repeats if spec.lite and s in (0, len(spec.stages) - 1) else math.ceil(stage.repeats * spec.depth)
             for s, stage in enumerate(spec.stages)
         ]
+        make_block = nn.remat(Block, static_argnums=(2,)) if self.remat and train else Block  # of (self, x, train)
         block = 0
         for s, stage in enumerate(spec.stages):
             stage = dataclasses.replace(stage, channels=scaled(stage.channels))
@@ -367,7 +377,7 @@ class EfficientNet(nn.Module):
                 drop = self.drop_connect * block / sum(repeats)
                 stride = stage.stride if r == 0 else 1
                 name = f"blocks_{s + 1}_{r}"
-                x = Block(stage, stride, drop, spec.lite, self.padding, norm, name=name)(x, train)
+                x = make_block(stage, stride, drop, spec.lite, self.padding, norm, name=name)(x, train)
                 block += 1
 
         x = Pointwise(top, name="top")(x)

@@ -32,6 +32,7 @@ class ResNet9(nn.Module):
     width: int = 64
     dropout: float = 0.0
     bn_momentum: float = 0.9
+    bn_groups: int = 1  # see `EfficientNet`
     dtype: Dtype = "float32"
 
     @nn.compact
@@ -43,6 +44,7 @@ class ResNet9(nn.Module):
             epsilon=1e-5,
             dtype=self.dtype,
             activation=nn.relu,
+            groups=self.bn_groups,
         )
 
         def convolution(x: Array, filters: int, name: str) -> Array:

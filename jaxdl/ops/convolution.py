@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from jaxdl.ops.platform import platform
+
 
 def conv_3x3(x: Array, kernel: Array, bias: Array) -> Array:
     """Convolve with zeros around the images ("SAME" padding), and add the bias.
@@ -28,7 +30,7 @@ def conv_3x3(x: Array, kernel: Array, bias: Array) -> Array:
       `[B,H,W,O]`, the dtype of `x`.
     """
     kernel, bias = kernel.astype(x.dtype), bias.astype(x.dtype)
-    if jax.default_backend() != "cpu":
+    if platform() != "cpu":
         return reference(x, kernel) + bias[None, None, None, :]
     if narrow(kernel.shape[3]):
         return joined(blocked(phases(x), kernel, bias), x.shape[1], x.shape[2])

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from jaxdl.ops.platform import platform
+
 MAX_BANDS = 8  # measured on CPU: 4 to 8 are alike, 16 and more are up to ten times slower when the stride is 2
 
 
@@ -33,7 +35,7 @@ def depthwise_conv(x: Array, kernel: Array, stride: int = 1, padding: Padding = 
       `[B,H',W',C]`, the dtype of `x`; with "SAME" padding H' is ceil(H/stride).
     """
     pads, kernel = _pads(x.shape, kernel.shape, stride, padding), kernel.astype(x.dtype)
-    if jax.default_backend() == "cpu":
+    if platform() == "cpu":
         return shifted(x, kernel, stride, pads)
     return reference(x, kernel, stride, pads)
 

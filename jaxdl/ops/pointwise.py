@@ -4,11 +4,13 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from jaxdl.ops.platform import platform
+
 
 def pointwise(x: Array, kernel: Array) -> Array:
     """A 1x1 convolution: a matrix product over the channels, `[B,H,W,I]` and `[I,O]` to `[B,H,W,O]`, of `x`'s dtype."""
     kernel = kernel.astype(x.dtype)
-    return _product(x, kernel) if jax.default_backend() == "cpu" else x @ kernel
+    return _product(x, kernel) if platform() == "cpu" else x @ kernel
 
 
 @jax.custom_vjp

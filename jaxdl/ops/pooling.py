@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxdl.ops.convolution import narrow, phases
+from jaxdl.ops.platform import platform
 
 
 def max_pool_2x2(x: Array) -> Array:
@@ -14,7 +15,7 @@ def max_pool_2x2(x: Array) -> Array:
     values tie, the gradient is shared between them.
     """
     h, w = x.shape[1] // 2 * 2, x.shape[2] // 2 * 2
-    if jax.default_backend() == "cpu" and narrow(x.shape[3]):
+    if platform() == "cpu" and narrow(x.shape[3]):
         return largest(phases(x[:, :h, :w])).transpose(3, 1, 2, 0)  # [B,H/2,W/2,C]
     rows = jnp.maximum(x[:, 0:h:2], x[:, 1:h:2])  # [B,H/2,W,C]
     return jnp.maximum(rows[:, :, 0:w:2], rows[:, :, 1:w:2])  # [B,H/2,W/2,C]
