@@ -11,6 +11,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
@@ -33,6 +34,7 @@ from jaxdl import (
     optim,
     page,
     parallel,
+    plan,
     pretrained,
     rates,
     report,
@@ -340,7 +342,7 @@ class Classify:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Phases:
     """Print what fine-tuning would train and freeze, module by module, for each of its phases."""
 
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
@@ -359,6 +361,52 @@ class Plan:
         for phase in transfer.fine_tune(variables["params"], self.recipe):
             print(f"{phase.name}: {phase.epochs} epochs, learning rate {phase.learning_rate:g}")
             print(transfer.table(phase, variables), end="\n\n")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Say what a training step computes, moves, keeps and sends, and the least time it takes: on the devices here,
+    where it also runs, or on TPUs that are not."""
+
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    """A network (`jaxdl models`)."""
+    topology: Annotated[str | None, tyro.conf.arg(metavar="TPUS", help_behavior_hint="(default: what is here)")] = None
+    """Compile for these: v5e:2x2 … v5e:16x16, v6e:2x2 … v6e:16x16, v5p:2x2x1 … v5p:16x16x24."""
+    batch_size: Annotated[int | None, tyro.conf.arg(help_behavior_hint="(default: 128, 32 on a CPU)")] = None
+    """Images in a batch, on each chip."""
+    size: Annotated[int | None, tyro.conf.arg(metavar="PIXELS", help_behavior_hint="(default: its own, or 64)")] = None
+    """Height and width of the images."""
+    classes: int = 1000
+    """Of the head."""
+    dtype: Annotated[models.Dtype | None, tyro.conf.arg(help_behavior_hint="(default: bfloat16, float32 on a CPU)")] = (
+        None
+    )
+    """What the network computes in."""
+    batch_norm: plan.Norm = "global"
+    """Whose examples share the statistics of batch normalisation: all, those of a chip, or of so many chips."""
+    remat: bool = False
+    """Keep the inputs of an EfficientNet's blocks alone, and compute the rest again."""
+    accumulate: int = 1
+    """Batches to an update."""
+    largest: bool = False
+    """Find the largest batch that fits, too."""
+    full: bool = False
+    """Compile with all effort, as a training does, which takes several times as long."""
+    json: bool = False
+    """Print one JSON object and nothing else."""
+
+    def run(self) -> None:
+        hardware = None if self.topology is None else plan.topology(self.topology)
+        small = hardware is None and jax.default_backend() == "cpu"
+        same = ("model", "size", "classes", "batch_norm", "remat", "accumulate")
+        setup = plan.Setup(
+            **{name: getattr(self, name) for name in same},
+            batch_size=self.batch_size if self.batch_size is not None else 32 if small else 128,
+            dtype=self.dtype or ("float32" if small else "bfloat16"),
+        )
+        tell = partial(print, file=sys.stderr)
+        report = plan.make(setup, hardware, full=self.full, largest=self.largest, tell=tell)
+        print(json.dumps(report.plain()) if self.json else report)
 
 
 @dataclass(frozen=True)
@@ -950,6 +998,7 @@ COMMANDS: dict[str, Any] = {
     "evaluate": Evaluate,
     "predict": Predict,
     "classify": Classify,
+    "phases": Phases,
     "plan": Plan,
     "lr-find": LrFind,
     "models": Models,

@@ -89,7 +89,7 @@ def test_fine_tune_evaluate_predict_show(photos):
         assert not any(name.startswith("head") for name in frozen)
         assert f"test accuracy {summary['accuracy']:.4f} on 18 images" in table
 
-    plan = jaxdl("plan", "run", "--last", 1, "--classes", 4, cwd=photos)
+    plan = jaxdl("phases", "run", "--last", 1, "--classes", 4, cwd=photos)
     assert plan.count("parameters: 5,124 trainable") == 2  # the last layer of all has no parameters
     found = json.loads(
         jaxdl("lr-find", "photos", "--model", "run", "--grid", 3, "--cache", "kept", "--json", cwd=photos)

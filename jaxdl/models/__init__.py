@@ -30,6 +30,7 @@ from jaxdl.ops import platform
 __all__ = [
     "ARCHITECTURES",
     "BatchStats",
+    "Dtype",
     "Layer",
     "Row",
     "Summary",
@@ -66,7 +67,7 @@ _MODELS: dict[str, Callable[..., nn.Module]] = {
 
 
 def _count(value: Any) -> bool:
-    return isinstance(value, int | np.integer) and value >= 1
+    return isinstance(value, int | np.integer) and bool(value >= 1)
 
 
 def _counts(value: Any) -> bool:

@@ -9,5 +9,5 @@ def platform() -> str:
     That of `jax.default_device`, where one is set, so that a program can be compiled for hardware that is not there,
     and else of JAX's default backend. JAX keeps apart what it has traced under one and another.
     """
-    device = jax.config.jax_default_device
+    device = jax.config.values["jax_default_device"]
     return jax.default_backend() if device is None else getattr(device, "platform", device)
