@@ -6,7 +6,6 @@ and the tables of `docs/scale.md`. What stands in the record already is not comp
 
 import argparse
 import json
-import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 from benchmarks.record import RESULTS, write
 from jaxdl import plan
 from jaxdl.errors import InputError
-from jaxdl.plan import GIB, Setup
+from jaxdl.plan import Setup
 
 PAGE = Path(__file__).parent.parent / "docs" / "scale.md"
 

@@ -2,8 +2,9 @@
 program is read.
 
 A compiled program tells what it computes, moves, keeps in memory and sends to other chips. From that and the published
-peaks of a chip follows the least time that it can take (Williams et al., "Roofline" (2009), doi:10.1145/1498765.1498785).
-It is a model and not a measurement; where the hardware is attached, the step is run beside it.
+peaks of a chip follows the least time that it can take: Williams et al., "Roofline" (2009),
+doi:10.1145/1498765.1498785. It is a model and not a measurement; where the hardware is attached, the step is run
+beside it.
 """
 
 import dataclasses
@@ -103,6 +104,10 @@ class Setup:
     """See `models.EfficientNet`."""
     accumulate: int = 1
     """Batches to an update, see `optim.Phase`."""
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise InputError(f"a batch has at least one example, got {self.batch_size}")
 
     @property
     def pixels(self) -> int:
@@ -391,14 +396,14 @@ def traffic(text: str) -> int:
     for each in instructions.values():
         if each.computation in inside or each.op in FREE or each.op.endswith("-start"):
             continue
-        operands = [instructions[name] for name in each.operands if name in instructions]
-        if each.op in ("copy-done", "slice-done") and operands:
-            # Copied while others compute: as much is read as is written.
-            source = instructions[operands[0].operands[0]]
-            sides = bool(_arrays(each.type, main=True)) + bool(_arrays(source.type, main=True))
-            total += sides * sum(_arrays(each.type))
+        names = each.operands
+        if each.op.endswith("-done"):
+            names = instructions[names[0]].operands
+        operands = [instructions[name].type for name in names if name in instructions]
+        if each.op in ("copy-done", "slice-done"):  # as much is read as is written
+            total += sum(bool(_arrays(type_, main=True)) for type_ in (each.type, *operands)) * sum(_arrays(each.type))
         else:
-            total += sum(sum(_arrays(one.type, main=True)) for one in (each, *operands))
+            total += sum(sum(_arrays(type_, main=True)) for type_ in (each.type, *operands))
     return total
 
 
