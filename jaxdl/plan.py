@@ -176,11 +176,10 @@ def absent_devices(hardware: Hardware) -> Sequence[jax.Device]:
     from jax.experimental import topologies
 
     if jax.default_backend() != "tpu":
-        # libtpu asks the machine what it is, and holds a lock, as if there were TPUs. On whose behalf it compiles, the
+        # JAX and libtpu ask the machine what it is, and hold a lock, as if there were TPUs. For what is compiled, the
         # topology says.
-        said = {"TPU_ACCELERATOR_TYPE": "v5litepod-4", "TPU_WORKER_HOSTNAMES": "localhost"}
-        for variable, value in {**said, "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}.items():
-            os.environ.setdefault(variable, value)
+        os.environ |= {"TPU_ACCELERATOR_TYPE": "v5litepod-4", "TPU_WORKER_HOSTNAMES": "localhost"}
+        os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"
     alone = {"chips_per_host_bounds": (1, 1, 1)} if hardware.chips == 1 else {}
     found = topologies.get_topology_desc(platform="tpu", topology_name=hardware.name, **alone)
     return found.devices
@@ -295,16 +294,15 @@ class Program:
 def program(compiled: jax.stages.Compiled, chips: int) -> Program:
     """What a compiled step says of itself.
 
-    FLOPs are XLA's count, in which a loop counts once; on a TPU the step has none. The bytes are those of the operands
-    and results in main memory, on a CPU XLA's count of all.
+    FLOPs are XLA's count, in which a loop counts once. On a TPU the step has none; on a CPU, gradients of depthwise
+    convolutions are loops.
     """
     text = compiled.as_text() or ""
     cost: dict[str, float] = compiled.cost_analysis() or {}
     sizes: Any = compiled.memory_analysis()
     memory = sizes.argument_size_in_bytes + sizes.output_size_in_bytes - sizes.alias_size_in_bytes
     memory += sizes.temp_size_in_bytes + sizes.generated_code_size_in_bytes
-    moved = traffic(text) if "S(1)" in text else cost.get("bytes accessed", 0.0)
-    return Program(cost.get("flops", 0.0), moved, memory, collectives(text, chips))
+    return Program(cost.get("flops", 0.0), traffic(text), memory, collectives(text, chips))
 
 
 WIDTHS = {"pred": 8, "s4": 4, "u4": 4, "token": 0}  # bits, where the name does not end with them

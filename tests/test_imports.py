@@ -13,7 +13,7 @@ ROOT = Path(jaxdl.__file__).parent
 ALLOWED = {
     "errors": set(),
     "trees": {"errors"},
-    "ops": set(),
+    "ops": {"errors"},
     "models": {"trees", "ops", "errors"},
     "data": {"errors"},
     "pretrained": {"trees", "models", "data", "errors"},
@@ -35,6 +35,7 @@ ALLOWED = {
         *("features", "history", "checkpoint", "callbacks", "errors"),
     },
     "explain": {"trees", "models", "data", "losses", "train", "errors"},
+    "plan": {"trees", "models", "data", "optim", "train", "parallel", "errors"},
     "runs": {"models", "data", "pretrained", "history", "checkpoint", "callbacks", "errors"},
     "page": {
         *("trees", "data", "metrics", "optim", "transfer", "explain", "report", "history", "loop", "runs", "errors"),

@@ -156,6 +156,70 @@ def test_training_normalises_by_the_batch(key):
     np.testing.assert_allclose(logits, model.apply({**variables, **state}, x, train=False), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize(("name", "groups"), [("tiny", 2), ("resnet9", 4)])
+def test_groups_are_batches_of_their_own(name, groups, key):
+    """As on so many devices that do not tell one another their statistics: outputs, averages and gradients."""
+
+    def network(groups):
+        options = {"dropout": 0.0, "bn_groups": groups}
+        if name == "tiny":
+            return EfficientNet(TINY, 3, drop_connect=0.0, **options)
+        return models.create("resnet9", 3, width=8, **options)
+
+    variables = fill(network(1), (32, 32, 3))
+    x = jax.random.normal(key, (8, 32, 32, 3)) * jnp.linspace(0.5, 2, 8)[:, None, None, None]
+
+    @partial(jax.jit, static_argnums=0)
+    def trained(model, x):
+        def loss(params):
+            logits, state = models.apply(model, {**variables, "params": params}, x, key=key)
+            return jnp.cos(logits).sum(), (logits, state)
+
+        gradients, (logits, state) = jax.grad(loss, has_aux=True)(variables["params"])
+        return logits, state, gradients
+
+    logits, state, gradients = trained(network(groups), x)
+    parts = [trained(network(1), part) for part in jnp.split(x, groups)]
+    np.testing.assert_allclose(logits, jnp.concatenate([part[0] for part in parts]), rtol=1e-3, atol=1e-4)
+    averages = jax.tree.map(lambda *leaves: np.mean(leaves, 0), *(part[1] for part in parts))
+    chex.assert_trees_all_close(state, averages, rtol=1e-3, atol=1e-5)
+    sums = jax.tree.map(lambda *leaves: np.sum(leaves, 0), *(part[2] for part in parts))
+    chex.assert_trees_all_close(gradients, sums, rtol=1e-2, atol=1e-3)
+
+
+def test_groups_that_cannot_be_are_named(key):
+    model = models.create("resnet9", 3, width=8, bn_groups=3)
+    variables, x = fill(model, (8, 8, 3)), jnp.zeros((4, 8, 8, 3))
+    assert model.apply(variables, x, train=False).shape == (4, 3)  # by the averages, without groups
+    with pytest.raises(InputError, match="a batch of 4 cannot be divided into 3 groups"):
+        models.apply(model, variables, x, key=key)
+    with pytest.raises(InputError, match="use jit over a mesh"):
+        models.apply(model, variables, x, key=key, axis_name="data")
+
+
+def test_what_is_computed_again_is_the_same(key):
+    """Dropout and stochastic depth included; and less is kept for the backward pass."""
+    kept, again = (EfficientNet(TINY, 3, remat=remat) for remat in (False, True))
+    variables = fill(kept, (16, 16, 3))
+    assert trees.difference(models.shapes(again, (16, 16, 3))[0], variables) == ""
+    x = jax.random.normal(key, (4, 16, 16, 3))
+
+    def loss(params, model):
+        logits, state = models.apply(model, {**variables, "params": params}, x, key=key)
+        return jnp.cos(logits).sum(), (logits, state)
+
+    def residuals(params, model):
+        return jax.vjp(lambda params: loss(params, model)[0], params)[1]
+
+    results, sizes = [], []
+    for model in (kept, again):
+        results.append(jax.jit(jax.grad(loss, has_aux=True), static_argnums=1)(variables["params"], model))
+        leaves = jax.tree.leaves(jax.eval_shape(partial(residuals, model=model), variables["params"]))
+        sizes.append(sum(leaf.size for leaf in leaves))
+    chex.assert_trees_all_close(*results, rtol=1e-4, atol=1e-5)
+    assert sizes[1] < sizes[0] / 2
+
+
 class Small(nn.Module):
     """BatchNorm and Dropout switched by fields in one block, and by the call in the other."""
 

@@ -13,7 +13,7 @@ from flax import linen as nn
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from jaxdl import parallel, train, trees
+from jaxdl import models, parallel, train, trees
 
 OPTIMIZER = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1, momentum=0.9), optax.add_decayed_weights(-1e-3))
 MODULES = ("stem", "stem_bn", "head")
@@ -82,6 +82,20 @@ def test_scan_jit_over_a_mesh_and_pmap_equal_one_device(trained):
     for name in MODULES:
         same = jax.tree.map(np.array_equal, one.params[name], variables["params"][name])
         assert not any(jax.tree.leaves(same)) if name in trained else all(jax.tree.leaves(same))
+
+
+def test_groups_of_the_batch_are_those_of_one_device():
+    """Batch normalisation on pairs of devices."""
+    draw, mesh = np.random.default_rng(0), parallel.make_mesh()
+    batch = {"image": draw.normal(size=(16, 8, 8, 3)).astype("f4"), "label": draw.integers(0, 3, 16)}
+    batch["weight"] = np.ones(16, np.float32)
+    model = models.create("resnet9", 3, width=4, bn_groups=4)
+    step = jax.jit(train.make_train_step(model, OPTIMIZER))
+    state = train.init_state(fill(model, (8, 8, 3)), OPTIMIZER, jax.random.key(0))
+    one, _ = step(state, batch)
+    eight, _ = step(parallel.replicate(mesh, state), parallel.shard_batch(mesh, batch))
+    chex.assert_trees_all_close(eight.model_state, one.model_state, rtol=1e-4, atol=1e-6)
+    chex.assert_trees_all_close(eight.params, one.params, rtol=1e-2, atol=1e-4)
 
 
 def test_a_mesh_of_some_devices_divides_the_batch():
