@@ -10,6 +10,7 @@
 #   make bench-transfer           a new head on a frozen EfficientNet-B0 beside Keras and PyTorch; writes benchmarks/results/transfer.json
 #   make bench-loop               what `fit` costs beside a bare loop and Keras; writes benchmarks/results/loop.json
 #   make bench-input              decoding, loading, augmentation and dense nets beside Pillow, grain, Keras and PyTorch; writes benchmarks/results/input.json
+#   make plan                     what training takes on TPUs, by compiled steps; an hour or more; writes docs/scale.md
 #   make parity                   every EfficientNet against the PyTorch and Keras ones; writes docs/parity.md
 
 PYTHON ?= python3
@@ -17,7 +18,7 @@ TESTS ?=
 VENV := .venv$(if $(filter-out python3,$(PYTHON)),-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])'))
 BIN := $(VENV)/bin
 
-.PHONY: demo pictures notebooks test lint format parity bench-efficientnet bench-cnn bench-transfer bench-input bench-loop constraints clean
+.PHONY: demo pictures notebooks test lint format parity bench-efficientnet bench-cnn bench-transfer bench-input bench-loop constraints clean plan
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/python -m experiments.demo
@@ -42,6 +43,9 @@ format: $(VENV)/.installed-dev
 
 parity: .venv-peers/.installed
 	.venv-peers/bin/python -m benchmarks.parity
+
+plan: $(VENV)/.installed-tpu
+	$(BIN)/python -m benchmarks.scale
 
 bench-efficientnet: .venv-peers/.installed
 	.venv-peers/bin/python -m benchmarks.efficientnet

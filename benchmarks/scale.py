@@ -1,71 +1,165 @@
 """What training EfficientNets takes on TPUs, by their compiled steps: `python -m benchmarks.scale [--again]`.
 
 Needs no TPU, but the compiler for them: `pip install 'jaxdl[tpu]'`. Writes `results/scale.json` after each compilation,
-and the tables of `docs/scale.md`. What stands in the record already is not compiled again; all of it takes hours.
+and the tables of `docs/scale.md`. What stands in the record is not compiled again; all of it takes an hour or more.
 """
 
 import argparse
 import json
+import re
 import sys
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.record import RESULTS, write
 from jaxdl import plan
 from jaxdl.errors import InputError
-from jaxdl.plan import Setup
+from jaxdl.plan import GIB, Setup
 
 PAGE = Path(__file__).parent.parent / "docs" / "scale.md"
+RECORD = RESULTS / "scale.json"
 
 B0 = Setup("efficientnet_b0")
 CHIP, B4, V2S, B7 = (
     Setup(f"efficientnet_{name}", batch, batch_norm="chip")
     for name, batch in (("b0", 128), ("b4", 32), ("v2_s", 32), ("b7", 16))
 )
-# Tables, and what stands in their rows: a setup, a topology, and whether all of the compiler's effort is asked for, or
-# the largest batch.
+REMAT = replace(B7, remat=True)
+# Tables, and their rows: a setup, a topology, and whether all of the compiler's effort is asked for, or the largest
+# batch.
 Row = tuple[Setup, str, str]
 TABLES: dict[str, tuple[Row, ...]] = {
     "scaling": (
         *((B0, f"v5e:{shape}", "") for shape in ("2x2", "4x4", "8x8", "16x16")),
-        *((replace(B0, batch_norm=16), f"v5e:{shape}", "") for shape in ("4x4", "16x16")),
         *((CHIP, f"v5e:{shape}", "") for shape in ("2x2", "16x16")),
+        (replace(B0, batch_norm=4), "v5e:16x16", ""),
     ),
     "networks": tuple((setup, "v5e:2x2", "largest") for setup in (CHIP, B4, V2S, B7)),
-    "memory": (
-        (B7, "v5e:2x2", "largest"),
-        (replace(B7, remat=True), "v5e:2x2", "largest"),
-        (replace(B7, accumulate=4), "v5e:2x2", ""),
-    ),
-    "chips": tuple((CHIP, topology, "") for topology in ("v6e:2x2", "v5p:2x2x1")),
-    "effort": tuple((setup, "v5e:2x2", effort) for setup in (B0, CHIP) for effort in ("", "full")),
+    "memory": ((B7, "v5e:2x2", "largest"), (REMAT, "v5e:2x2", "largest"), (replace(B7, accumulate=4), "v5e:2x2", "")),
+    "chips": tuple((CHIP, topology, "") for topology in ("v5e:2x2", "v6e:2x2", "v5p:2x2x1")),
+    "effort": tuple((B0, "v5e:2x2", effort) for effort in ("", "full")),
 }
 
 
 def name(row: Row) -> str:
     setup, topology, how = row
-    more = [
-        f"batch norm {setup.batch_norm}",
-        *["remat"] * setup.remat,
-        *[f"accumulate {setup.accumulate}"] * (setup.accumulate > 1),
-    ]
-    return ", ".join([setup.model, topology, str(setup.batch_size), *more, *[how] * bool(how)])
+    more = [f"batch norm {setup.batch_norm}", *["remat"] * setup.remat]
+    more += [f"accumulate {setup.accumulate}"] * (setup.accumulate > 1) + [how] * bool(how)
+    return ", ".join([setup.model, topology, str(setup.batch_size), *more])
 
 
 def measured(row: Row) -> dict[str, Any]:
     setup, topology, how = row
+    tell = partial(print, file=sys.stderr)
     try:
-        report = plan.make(
-            setup,
-            plan.topology(topology),
-            full=how == "full",
-            largest=how == "largest",
-            tell=lambda text: print(text, file=sys.stderr),
-        )
-        return report.plain()
+        options: Any = {"full": how == "full", "largest": how == "largest", "tell": tell}
+        return plan.make(setup, plan.topology(topology), **options).plain()
     except InputError as error:
-        return {"error": str(error)}
+        return {"setup": {"model": setup.model}, "error": str(error)}
+
+
+def network(found: dict[str, Any]) -> str:
+    return found["setup"]["model"].removeprefix("efficientnet_").replace("_", "-").upper()
+
+
+def chips(found: dict[str, Any]) -> str:
+    return f"{found['hardware']['name'].replace(':', ', ')}"
+
+
+def sent(found: dict[str, Any]) -> str:
+    each = found["program"]["collectives"]
+    return f"{sum(one['count'] for one in each)}, {sum(one['count'] * one['bytes'] for one in each) / 1e6:.1f} MB"
+
+
+def epoch(found: dict[str, Any], of: str = "ImageNet") -> str:
+    batch, count = found["setup"]["batch_size"], found["hardware"]["chips"]
+    steps = -(-plan.EPOCHS[of] // (batch * count))
+    seconds = steps * found["roofline"]["step"]
+    return f"{seconds:,.1f} s, {seconds * count / 3600:.2f} h"
+
+
+def norm(found: dict[str, Any]) -> str:
+    shared = found["setup"]["batch_norm"]
+    return {"global": "all chips", "chip": "each chip"}.get(shared, f"{shared} chips")
+
+
+def how(found: dict[str, Any]) -> str:
+    setup = found["setup"]
+    more = ["blocks computed again"] * setup["remat"] + ["4 batches to an update"] * (setup["accumulate"] > 1)
+    return ", ".join(more) or "as it is"
+
+
+def milliseconds(part: str) -> Callable[[dict[str, Any]], str]:
+    return lambda found: f"{1e3 * found['roofline'][part]:.2f}"
+
+
+# The cells of a row.
+CELLS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "network": network,
+    "chips": chips,
+    "pixels": lambda found: str(found["setup"]["size"]),
+    "batch of a chip": lambda found: str(found["setup"]["batch_size"]),
+    "statistics over": norm,
+    "how": how,
+    "compiled": lambda found: f"{'in full' if found['full'] else 'quickly'}, {found['compile_seconds']:.0f} s",
+    "GFLOP": lambda found: f"{found['program']['flops'] / 1e9:,.0f}",
+    "GB moved": lambda found: f"{found['program']['bytes_moved'] / 1e9:.1f}",
+    "GiB kept": lambda found: f"{found['program']['memory'] / GIB:.2f}",
+    "largest batch": lambda found: str(found["largest_batch"] or "–"),
+    "all-reduces": sent,
+    "computing, ms": milliseconds("compute"),
+    "moving, ms": milliseconds("memory"),
+    "sending, ms": milliseconds("communication"),
+    "step, ms": milliseconds("step"),
+    "images/s": lambda found: f"{found['roofline']['images_per_second']:,.0f}",
+    "ImageNet epoch, chip-hours": epoch,
+    "Food-101 epoch, chip-hours": partial(epoch, of="Food-101"),
+}
+COLUMNS = {
+    "networks": "network|pixels|batch of a chip|GFLOP|GB moved|GiB kept|largest batch|step, ms|images/s|"
+    "ImageNet epoch, chip-hours",
+    "scaling": "statistics over|chips|all-reduces|sending, ms|step, ms|images/s|efficiency|"
+    "ImageNet epoch, chip-hours|Food-101 epoch, chip-hours",
+    "memory": "how|batch of a chip|GFLOP|GB moved|GiB kept|largest batch|step, ms",
+    "chips": "chips|GFLOP|GB moved|computing, ms|moving, ms|sending, ms|step, ms|images/s",
+    "effort": "compiled|GFLOP|GB moved|GiB kept|all-reduces|step, ms",
+}
+
+
+def table(kind: str, record: dict[str, Any]) -> list[str]:
+    """One table; efficiency is beside the four chips of the same kind of batch normalisation, or of chips alone."""
+    names, lines = COLUMNS[kind].split("|"), []
+    programs = {row: record["programs"].get(name(row)) for row in TABLES[kind]}
+    for row, found in programs.items():
+        if found is None:
+            continue
+        if "error" in found:
+            lines.append([network(found), found["error"], *[""] * (len(names) - 2)])
+            continue
+        setup, topology, _ = row
+        same = replace(setup, batch_norm="chip") if isinstance(setup.batch_norm, int) else setup
+        first = programs.get((same, f"{topology.partition(':')[0]}:2x2", ""))
+        share = first["roofline"]["step"] / found["roofline"]["step"] if first else None
+        cells = CELLS | {"efficiency": lambda _, share=share: f"{share:.1%}" if share else "–"}
+        lines.append([cells[column](found) for column in names])
+    rows = [f"| {' | '.join(cells)} |" for cells in [names, *lines]]
+    return [rows[0], "|---" * len(names) + "|", *rows[1:], ""]
+
+
+def page(record: dict[str, Any]) -> None:
+    """The tables of the page."""
+    text = PAGE.read_text()
+    for kind in TABLES:
+        marks = rf"(?<=<!-- {kind} -->\n).*?(?=<!-- /{kind} -->)"
+        text = re.sub(marks, "\n".join(table(kind, record)), text, flags=re.DOTALL)
+    versions = ", ".join(f"{package} {record['versions'][package]}" for package in ("jax", "libtpu"))
+    text = re.sub(
+        r"(?<=<!-- made -->\n).*?(?=<!-- /made -->)", f"{versions}; {record['date']}.\n", text, flags=re.DOTALL
+    )
+    PAGE.write_text(text)
 
 
 def main() -> None:
@@ -73,13 +167,12 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="compile what stands in the record, too")
     parser.add_argument("--tables", nargs="*", choices=TABLES, default=tuple(TABLES), help="only these")
     options = parser.parse_args()
-    path = RESULTS / "scale.json"
-    done = {} if options.again or not path.exists() else json.loads(path.read_text())["programs"]
-    for row in dict.fromkeys(row for table in options.tables for row in TABLES[table]):
-        if name(row) not in done:
-            done[name(row)] = measured(row)
-            write("scale", {"command": "python -m benchmarks.scale", "programs": done}, peers=["libtpu"])
-            print(name(row), done[name(row)].get("roofline") or done[name(row)], flush=True)
+    started = {} if options.again or not RECORD.exists() else json.loads(RECORD.read_text())["programs"]
+    for row in dict.fromkeys(row for kind in options.tables for row in TABLES[kind]):
+        if name(row) not in started:
+            started[name(row)] = measured(row)
+            write("scale", {"command": "python -m benchmarks.scale", "programs": started}, peers=["libtpu"])
+    page(json.loads(RECORD.read_text()))
 
 
 if __name__ == "__main__":
