@@ -247,9 +247,22 @@ def compile_step(setup: Setup, devices: Sequence[jax.Device], full: bool = True)
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
 
     operands = placed(state, PartitionSpec()), placed(batch, PartitionSpec(parallel.AXIS))
-    with jax.default_device(devices[0]), _memory_errors():  # the operations are those of that platform
+    # The operations are those of the platform of these devices.
+    with jax.default_device(devices[0]), _memory_errors(), _cached(devices[0] in jax.devices()):
         lowered = jax.jit(step, donate_argnums=0).lower(*operands)
         return lowered.compile(compiler_options=None if full else QUICK)
+
+
+@contextmanager
+def _cached(here: bool) -> Iterator[None]:
+    """JAX keeps what it compiles for devices that are here; of others it could not read it again."""
+    name = "jax_persistent_cache_min_compile_time_secs"
+    least = jax.config.values[name]
+    jax.config.update(name, least if here else math.inf)
+    try:
+        yield
+    finally:
+        jax.config.update(name, least)
 
 
 @contextmanager
@@ -501,13 +514,13 @@ class Report:
 
     def __str__(self) -> str:
         setup, hardware, times = self.setup, self.hardware, self.times
-        shared = {"global": "over all chips", "chip": "on each chip"}.get(
-            str(setup.batch_norm), f"over {setup.batch_norm} chips"
-        )
-        more = ["blocks computed again"] * setup.remat
+        places = {"global": "over all chips", "chip": "on each chip"}
+        shared = places.get(str(setup.batch_norm), f"over {setup.batch_norm} chips")
+        more = [f"batch normalisation {shared}"] * hasattr(setup.network(hardware.chips), "bn_groups")
+        more += ["blocks computed again"] * setup.remat
         more += [f"{setup.accumulate} batches to an update"] * (setup.accumulate > 1)
+        more += [f"compiled {'in full' if self.full else 'quickly'} in {self.compile_seconds:.0f} s"]
         what = f"{setup.pixels} × {setup.pixels}, {setup.dtype}, batch {setup.batch_size} on each of {hardware.chips}"
-        how = f"compiled {'in full' if self.full else 'quickly'} in {self.compile_seconds:.0f} s"
         counts = Counter(each.kind for each in self.program.collectives)
         sent = sum(each.bytes for each in self.program.collectives)
         which = ", ".join(f"{count} {kind}" for kind, count in counts.items()) or "no collective"
@@ -529,7 +542,7 @@ class Report:
             rows.append(("measured", f"{rate:,.1f} images/s, {times.step / self.measured:.0%}", _ms(self.measured)))
         lines = [
             f"{setup.model}, {what} {hardware.name}",
-            ", ".join([f"batch normalisation {shared}", *more, how]),
+            ", ".join(more),
             "",
             trees.columns(rows, right=(2,)),
         ]
