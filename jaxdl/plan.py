@@ -318,9 +318,6 @@ def program(compiled: jax.stages.Compiled, chips: int) -> Program:
     return Program(cost.get("flops", 0.0), traffic(text), memory, collectives(text, chips))
 
 
-WIDTHS = {"pred": 8, "s4": 4, "u4": 4, "token": 0}  # bits, where the name does not end with them
-
-
 class _Instruction(NamedTuple):
     computation: str
     type: str
@@ -348,7 +345,7 @@ def _arrays(type_: str, main: bool = False) -> list[int]:
     sizes = []
     for kind, axes, layout in re.findall(r"\b([a-z]\w*)\[([\d,]*)\](\{[^}]*\})?", type_):
         number = re.match(r"[a-z]+(\d+)", kind)  # f32, bf16, f8e4m3fn
-        bits = WIDTHS.get(kind) or int(number[1] if number else 0)
+        bits = 8 if kind == "pred" else int(number[1]) if number else 0
         if not (main and re.search(r"S\([1-9]\d*\)", layout)):
             sizes.append(math.prod(int(axis) for axis in axes.split(",") if axis) * bits // 8)
     return sizes
@@ -520,10 +517,10 @@ class Report:
         more += ["blocks computed again"] * setup.remat
         more += [f"{setup.accumulate} batches to an update"] * (setup.accumulate > 1)
         more += [f"compiled {'in full' if self.full else 'quickly'} in {self.compile_seconds:.0f} s"]
-        what = f"{setup.pixels} × {setup.pixels}, {setup.dtype}, batch {setup.batch_size} on each of {hardware.chips}"
+        what = f"{setup.pixels} × {setup.pixels}, {setup.dtype}, batch {setup.batch_size} on each chip"
         counts = Counter(each.kind for each in self.program.collectives)
         sent = sum(each.bytes for each in self.program.collectives)
-        which = ", ".join(f"{count} {kind}" for kind, count in counts.items()) or "no collective"
+        which = ", ".join(f"{count} {kind}{'s' * (count > 1)}" for kind, count in counts.items()) or "no collective"
         room = f" of {hardware.memory / GIB:.2f}" if hardware.memory else ""
         fits = f"; {self.largest_batch} examples fit" if self.largest_batch else ""
         rows = [
@@ -541,7 +538,7 @@ class Report:
             rate = setup.batch_size * hardware.chips / self.measured
             rows.append(("measured", f"{rate:,.1f} images/s, {times.step / self.measured:.0%}", _ms(self.measured)))
         lines = [
-            f"{setup.model}, {what} {hardware.name}",
+            f"{setup.model}, {what}; {hardware.name}, {hardware.chips} chip{'s' * (hardware.chips > 1)}",
             ", ".join(more),
             "",
             trees.columns(rows, right=(2,)),
@@ -598,6 +595,8 @@ def make(
       InputError: the batch does not fit, and then the largest is named; or see `topology`, `absent_devices`,
         `compile_step`.
     """
+    if largest and hardware is None:
+        raise InputError("the largest batch that fits is found for TPUs by their name; give a topology")
     if hardware is None:
         devices: Sequence[jax.Device] = jax.devices()
         hardware, full = attached(devices, setup.dtype), True
@@ -616,22 +615,18 @@ def make(
     except DoesNotFit as error:
         best = _largest(setup, hardware, lambda size: compiled(size)[1].memory, error.needed, fits=False)
         room = f"the largest batch that does is {best}" if best else "not even a batch of 8 does"
-        remedy = "" if setup.remat or not _can_remat(setup) else "; --remat takes less memory"
+        remedy = "; --remat takes less memory" if setup.model in models.ARCHITECTURES and not setup.remat else ""
         what = f"{setup.model} with a batch of {setup.batch_size} on each chip"
         raise InputError(f"{what} does not fit {hardware.name}: {error}; {room}{remedy}") from None
     seconds = time.perf_counter() - started
     report = Report(setup, hardware, found, seconds, full)
-    if largest and hardware.memory:
+    if largest:
         best = _largest(setup, hardware, lambda size: compiled(size)[1].memory, found.memory, fits=True)
         report = replace(report, largest_batch=best)
     if measured:
         tell("running …")
         report = replace(report, measured=measure(setup, step, devices))
     return report
-
-
-def _can_remat(setup: Setup) -> bool:
-    return setup.model in models.ARCHITECTURES
 
 
 def _largest(
@@ -661,11 +656,9 @@ def measure(setup: Setup, step: jax.stages.Compiled, devices: Sequence[jax.Devic
     """Seconds of a compiled step on attached devices, the median of several after one that does not count."""
     mesh = parallel.make_mesh(devices)
     model, optimizer, _ = _training(setup, len(devices))
-    draw = np.random.default_rng(0)
-    batch = {
-        name: draw.integers(0, 2 if name == "weight" else 256, like.shape).astype(like.dtype)
-        for name, like in _shapes(setup, len(devices), model, optimizer)[1].items()
-    }
+    draw, values = np.random.default_rng(0), {"image": 256, "label": setup.classes, "weight": 2}
+    _, like = _shapes(setup, len(devices), model, optimizer)
+    batch = {name: draw.integers(0, values[name], leaf.shape).astype(leaf.dtype) for name, leaf in like.items()}
     variables = models.init(model, jax.random.key(0), batch["image"].shape[1:])
     state = parallel.replicate(mesh, train.init_state(variables, optimizer, jax.random.key(0)))
     batch = parallel.shard_batch(mesh, batch)

@@ -211,6 +211,7 @@ def test_statistics_of_groups_are_shared_by_their_chips_alone():
         (["efficientnet_b0", "--batch-norm", "3"], "8 chips cannot be divided into groups of 3"),
         (["dense", "--batch-norm", "chip"], "dense has no option 'bn_groups'"),
         (["dense", "--remat"], "dense has no option 'remat'"),
+        (["dense", "--largest"], "give a topology"),
         (["dense", "--accumulate", "0"], "accumulate is at least 1 batch"),
     ],
 )
@@ -269,7 +270,7 @@ def test_the_devices_here_are_measured(capsys, monkeypatch):
     cli.main(["plan", "dense", "--batch-size", "2", "--size", "8"])
     said = capsys.readouterr().out
     assert "measured" in said
-    assert "batch 2 on each of 8 cpu" in said
+    assert "batch 2 on each chip; cpu, 8 chips" in said
 
 
 def test_a_machines_peaks_are_numbers():
