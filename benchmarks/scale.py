@@ -28,36 +28,31 @@ CHIP, B4, V2S, B7 = (
     for name, batch in (("b0", 128), ("b4", 32), ("v2_s", 32), ("b7", 16))
 )
 REMAT = replace(B7, remat=True)
-# Tables, and their rows: a setup, a topology, and whether all of the compiler's effort is asked for, or the largest
-# batch.
-Row = tuple[Setup, str, str]
+Row = tuple[Setup, str]
+# Tables, and their rows.
 TABLES: dict[str, tuple[Row, ...]] = {
     "scaling": (
-        *((B0, f"v5e:{shape}", "") for shape in ("2x2", "4x4", "8x8", "16x16")),
-        *((CHIP, f"v5e:{shape}", "") for shape in ("2x2", "16x16")),
-        (replace(B0, batch_norm=4), "v5e:16x16", ""),
+        *((B0, f"v5e:{shape}") for shape in ("2x2", "4x4", "8x8", "16x16")),
+        *((CHIP, f"v5e:{shape}") for shape in ("2x2", "16x16")),
+        (replace(B0, batch_norm=4), "v5e:16x16"),
     ),
-    "networks": tuple((setup, "v5e:2x2", "") for setup in (CHIP, V2S, B4, B7)),
-    "memory": tuple((setup, "v5e:2x2", "") for setup in (B7, REMAT, replace(B7, accumulate=4))),
-    "chips": tuple((CHIP, topology, "") for topology in ("v5e:2x2", "v6e:2x2", "v5p:2x2x1")),
-    "effort": tuple((B0, "v5e:2x2", effort) for effort in ("", "full")),
-    "largest": tuple((setup, "v5e:2x2", "largest") for setup in (CHIP, V2S, B4, B7, REMAT)),
+    "networks": tuple((setup, "v5e:2x2") for setup in (CHIP, V2S, B4, B7)),
+    "memory": tuple((setup, "v5e:2x2") for setup in (B7, REMAT, replace(B7, accumulate=4))),
+    "chips": tuple((CHIP, topology) for topology in ("v5e:2x2", "v6e:2x2", "v5p:2x2x1")),
 }
 
 
 def name(row: Row) -> str:
-    setup, topology, how = row
+    setup, topology = row
     more = [f"batch norm {setup.batch_norm}", *["remat"] * setup.remat]
-    more += [f"accumulate {setup.accumulate}"] * (setup.accumulate > 1) + [how] * bool(how)
+    more += [f"accumulate {setup.accumulate}"] * (setup.accumulate > 1)
     return ", ".join([setup.model, topology, str(setup.batch_size), *more])
 
 
 def measured(row: Row) -> dict[str, Any]:
-    setup, topology, how = row
-    tell = partial(print, file=sys.stderr)
+    setup, topology = row
     try:
-        options: Any = {"full": how == "full", "largest": how == "largest", "tell": tell}
-        return plan.make(setup, plan.topology(topology), **options).plain()
+        return plan.make(setup, plan.topology(topology), tell=partial(print, file=sys.stderr)).plain()
     except InputError as error:
         return {"setup": {"model": setup.model}, "error": str(error)}
 
@@ -104,11 +99,9 @@ CELLS: dict[str, Callable[[dict[str, Any]], str]] = {
     "batch of a chip": lambda found: str(found["setup"]["batch_size"]),
     "statistics over": norm,
     "how": how,
-    "compiled": lambda found: f"{'in full' if found['full'] else 'quickly'}, {found['compile_seconds']:.0f} s",
     "GFLOP": lambda found: f"{found['program']['flops'] / 1e9:,.0f}",
     "GB moved": lambda found: f"{found['program']['bytes_moved'] / 1e9:.1f}",
     "GiB kept": lambda found: f"{found['program']['memory'] / GIB:.2f}",
-    "largest batch": lambda found: str(found["largest_batch"] or "–"),
     "all-reduces": sent,
     "computing, ms": milliseconds("compute"),
     "moving, ms": milliseconds("memory"),
@@ -124,8 +117,6 @@ COLUMNS = {
     "ImageNet epoch, chip-hours|Food-101 epoch, chip-hours",
     "memory": "how|batch of a chip|GFLOP|GB moved|GiB kept|all-reduces|step, ms",
     "chips": "chips|GFLOP|GB moved|computing, ms|moving, ms|sending, ms|step, ms|images/s",
-    "largest": "network|pixels|how|largest batch",
-    "effort": "compiled|GFLOP|GB moved|GiB kept|all-reduces|step, ms",
 }
 
 
@@ -139,9 +130,9 @@ def table(kind: str, record: dict[str, Any]) -> list[str]:
         if "error" in found:
             lines.append([network(found), found["error"], *[""] * (len(names) - 2)])
             continue
-        setup, topology, _ = row
+        setup, topology = row
         same = replace(setup, batch_norm="chip") if isinstance(setup.batch_norm, int) else setup
-        first = programs.get((same, f"{topology.partition(':')[0]}:2x2", ""))
+        first = programs.get((same, f"{topology.partition(':')[0]}:2x2"))
         share = first["roofline"]["step"] / found["roofline"]["step"] if first else None
         cells = CELLS | {"efficiency": lambda _, share=share: f"{share:.1%}" if share else "–"}
         lines.append([cells[column](found) for column in names])
