@@ -18,7 +18,7 @@ TESTS ?=
 VENV := .venv$(if $(filter-out python3,$(PYTHON)),-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])'))
 BIN := $(VENV)/bin
 
-.PHONY: demo pictures notebooks test lint format parity bench-efficientnet bench-cnn bench-transfer bench-input bench-loop constraints clean plan
+.PHONY: demo pictures notebooks test lint format parity plan bench-efficientnet bench-cnn bench-transfer bench-input bench-loop constraints clean
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/python -m experiments.demo
