@@ -24,14 +24,14 @@ jaxdl.parallel.configure()
 # %% [markdown]
 # ## Two hundred digits
 #
-# Twenty of each digit is all we have to learn from. A thousand others, the validation data, tell us how well we are
+# Twenty of each digit is all we have to learn from. Five hundred others, the validation data, tell us how well we are
 # doing.
 
 # %%
 pixels, labels = mnist_data()
 images = pixels.reshape(-1, 28, 28).astype(np.uint8)
 rows = np.random.default_rng(0).permuted(np.arange(5000).reshape(10, 500), axis=1)
-parts = rows[:, :20].ravel(), rows[:, 20:120].ravel(), rows[:, 180:].ravel()
+parts = rows[:, :20].ravel(), rows[:, 20:70].ravel(), rows[:, 180:].ravel()
 train, validation, test = (data.from_arrays(images[part], labels[part]) for part in parts)
 gray = data.Preprocessing(28, mean=(0.0,), std=(255.0,))
 
@@ -69,7 +69,9 @@ assert losses[-1] > losses.min()
 
 # %%
 moved = augment.Affine(rotate=15, zoom=0.15, shift=0.1, fill="black")
-report.augmentations(train.inputs[[25, 90, 145, 190]], moved, jax.random.key(0))
+change = jax.jit(moved)  # as one program, as in training
+four = train.inputs[[25, 90, 145, 190]]
+report.augmentations(four, change, jax.random.key(0))
 
 # %% [markdown]
 # An augmentation is a pure function `(key, images) -> images`: the same key gives the same changes. It is part of the
@@ -78,8 +80,7 @@ report.augmentations(train.inputs[[25, 90, 145, 190]], moved, jax.random.key(0))
 
 # %%
 key = jax.random.key(7)
-once, again = moved(key, train.inputs[:8]), moved(key, train.inputs[:8])
-other = moved(jax.random.key(8), train.inputs[:8])
+once, again, other = change(key, four), change(key, four), change(jax.random.key(8), four)
 print("same key, same images:", bool((once == again).all()), "  other key, same images:", bool((once == other).all()))
 
 # %% [markdown]
@@ -90,7 +91,7 @@ print("same key, same images:", bool((once == again).all()), "  other key, same 
 # %%
 cat = skimage.data.chelsea()[::2, 75:375:2].astype(np.float32)  # [150,150,3]
 photos = augment.Chain(augment.PHOTOS, augment.Color(brightness=0.2, contrast=0.2, saturation=0.3))
-report.augmentations(cat[None], photos, jax.random.key(1))
+report.augmentations(cat[None], jax.jit(photos), jax.random.key(1))
 
 # %% [markdown]
 # ## Dropout

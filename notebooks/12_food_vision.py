@@ -65,7 +65,7 @@ preprocessing = data.Preprocessing(64, mean=published.mean, std=published.std)  
 train, validation, test = map(data.decoded, data.from_folder(folder, preprocessing))
 print(f"{len(train)} to train, {len(validation)} to watch, {len(test)} to test; classes {', '.join(train.classes)}")
 
-report.augmentations(train.inputs[[30]], augment.PHOTOS, jax.random.key(0))
+report.augmentations(train.inputs[[30]], jax.jit(augment.PHOTOS), jax.random.key(0))
 
 # %% [markdown]
 # ## The recipe
