@@ -27,7 +27,6 @@ CHIP, B4, V2S, B7 = (
     Setup(f"efficientnet_{name}", batch, batch_norm="chip")
     for name, batch in (("b0", 128), ("b4", 32), ("v2_s", 32), ("b7", 16))
 )
-REMAT = replace(B7, remat=True)
 Row = tuple[Setup, str]
 # Tables, and their rows.
 TABLES: dict[str, tuple[Row, ...]] = {
@@ -37,7 +36,11 @@ TABLES: dict[str, tuple[Row, ...]] = {
         (replace(B0, batch_norm=4), "v5e:16x16"),
     ),
     "networks": tuple((setup, "v5e:2x2") for setup in (CHIP, V2S, B4, B7)),
-    "memory": tuple((setup, "v5e:2x2") for setup in (B7, REMAT, replace(B7, accumulate=4))),
+    "memory": tuple(
+        (replace(setup, **more), "v5e:2x2")
+        for setup in (B0, replace(B7, batch_norm="global"))
+        for more in ({}, {"remat": True}, {"accumulate": 4})
+    ),
     "chips": tuple((CHIP, topology) for topology in ("v5e:2x2", "v6e:2x2", "v5p:2x2x1")),
 }
 
@@ -115,7 +118,7 @@ COLUMNS = {
     "networks": "network|pixels|batch of a chip|GFLOP|GB moved|GiB kept|step, ms|images/s|ImageNet epoch, chip-hours",
     "scaling": "statistics over|chips|all-reduces|sending, ms|step, ms|images/s|efficiency|"
     "ImageNet epoch, chip-hours|Food-101 epoch, chip-hours",
-    "memory": "how|batch of a chip|GFLOP|GB moved|GiB kept|all-reduces|step, ms",
+    "memory": "network|how|batch of a chip|GFLOP|GB moved|GiB kept|all-reduces|step, ms",
     "chips": "chips|GFLOP|GB moved|computing, ms|moving, ms|sending, ms|step, ms|images/s",
 }
 

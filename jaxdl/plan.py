@@ -340,14 +340,23 @@ def _instructions(text: str) -> dict[str, _Instruction]:
 
 
 def _arrays(type_: str, main: bool = False) -> list[int]:
-    """The bytes of each array of a type in XLA's text form; only of those in main memory, if so asked. Other memories
-    are marked in the layout: S(1) is a TPU's vector memory."""
+    """The bytes of each array of a type in XLA's text form; or only of those in main memory, as they lie there.
+
+    A layout `{0,1:T(8,128)(2,1)S(1)}` has the axes from the innermost, the tile that the inner axes are padded to, and
+    the memory where it is another: 1 is a TPU's vector memory.
+    """
     sizes = []
     for kind, axes, layout in re.findall(r"\b([a-z]\w*)\[([\d,]*)\](\{[^}]*\})?", type_):
         number = re.match(r"[a-z]+(\d+)", kind)  # f32, bf16, f8e4m3fn
         bits = 8 if kind == "pred" else int(number[1]) if number else 0
-        if not (main and re.search(r"S\([1-9]\d*\)", layout)):
-            sizes.append(math.prod(int(axis) for axis in axes.split(",") if axis) * bits // 8)
+        shape = [int(axis) for axis in axes.split(",") if axis]
+        if main and re.search(r"S\([1-9]\d*\)", layout):
+            continue
+        if main and (tiled := re.match(r"\{([\d,]+):T\(([\d,]+)\)", layout)):
+            order, tile = (list(map(int, numbers.split(","))) for numbers in tiled.groups())
+            for axis, size in zip(order, reversed(tile), strict=False):
+                shape[axis] = -(-shape[axis] // size) * size
+        sizes.append(math.prod(shape) * bits // 8)
     return sizes
 
 

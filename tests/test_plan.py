@@ -81,6 +81,14 @@ def test_a_tpus_program_is_read():
     assert plan.traffic(TPU) == copied + sliced + fusion + add
 
 
+def test_a_tpus_memory_is_padded_to_tiles():
+    """The inner axes, which the layout names first, to multiples of the tile's: 300 to 384, and 12 to 16."""
+    padded = "bf16[2,300,12]{1,2,0:T(8,128)(2,1)}"
+    assert plan._arrays(padded) == [2 * 300 * 12 * 2]
+    assert plan._arrays(padded, main=True) == [2 * 384 * 16 * 2]
+    assert plan._arrays("(f32[33]{0:T(128)}, pred[3,5]{1,0}, s4[8]{0:S(1)}, f32[])", main=True) == [128 * 4, 15, 4]
+
+
 def test_traffic_is_what_is_read_and_written():
     x = jax.ShapeDtypeStruct((512, 512), jnp.float32)
     text = jax.jit(lambda x, y: jnp.sin(x) + y).lower(x, x).compile().as_text()
