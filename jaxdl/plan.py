@@ -606,6 +606,7 @@ def make(
     """
     if largest and hardware is None:
         raise InputError("the largest batch that fits is found for TPUs by their name; give a topology")
+    _training(setup, jax.device_count() if hardware is None else hardware.chips)  # what is wrong is said at once
     if hardware is None:
         devices: Sequence[jax.Device] = jax.devices()
         hardware, full = attached(devices, setup.dtype), True
