@@ -197,13 +197,14 @@ class ModelCheckpoint:
     """Keeps the best and the last state in a folder of checkpoints, from which `fit(…, resume=directory)` goes on.
 
     The best never makes way for the last, nor the last for the best, and what is not a number is never the best.
-    States of epochs that follow each other fast are written together, every few seconds, at the end of a phase, and
-    when training ends, whatever ends it.
+    They are written in the background while training goes on. States of epochs that follow each other fast are written
+    together, every few seconds, at the end of a phase, and when training ends, whatever ends it.
 
     Args:
       directory: of the checkpoints.
       monitor: the figure that tells the best; None for that of `fit`. Where no epoch has it, the last is kept alone.
       every: seconds of training between two saves, at least.
+      config: plain data to keep with each checkpoint: what the network is, its classes, its preprocessing.
 
     Raises:
       InputError: the disk is full or cannot be written.
@@ -212,38 +213,45 @@ class ModelCheckpoint:
     directory: str | Path
     monitor: str | None = None
     every: float = SAVE_EVERY
+    config: Mapping[str, Any] | None = None
     kinds = ("begin", "epoch", "interrupt", "end")
     _waiting: dict[str, dict[str, Any]] = field(default_factory=dict, init=False, repr=False)
+    _saver: checkpoint.Saver = field(init=False, repr=False)
+    _kept: set[int] = field(default_factory=set, init=False, repr=False)
     _saved: float = field(default=0.0, init=False, repr=False)
 
     def __call__(self, event: Event) -> None:
         monitor = self.monitor or event.training.monitor
         if event.kind == "begin":
-            if (saved := checkpoint.steps(self.directory)) and int(event.state.step) not in saved:
+            self._kept = set(checkpoint.steps(self.directory))
+            if self._kept and int(event.state.step) not in self._kept:
                 raise InputError(f"{self.directory} holds checkpoints already; continue them with resume, or move them")
+            self._saver = checkpoint.Saver(self.directory, plain(self.config))
             self._saved = time.monotonic()
-        elif event.kind != "end":
-            state = jax.tree.map(jnp.copy, event.state)
+            return
+        due = event.kind != "epoch" or event.last or time.monotonic() - self._saved > self.every
+        if event.kind != "end":
+            # A state that waits is a copy, as the next step takes its memory.
+            state = event.state if due else jax.tree.map(jnp.copy, event.state)
             self._waiting["last"] = {"state": state, "best": event.best, "place": event.place}
             if event.kind == "epoch" and event.history.best(monitor) is event.history[-1]:
                 self._waiting["best"] = self._waiting["last"]
-        if event.kind != "begin" and (
-            event.kind != "epoch" or event.last or time.monotonic() - self._saved > self.every
-        ):
-            self._save(event.history.best(monitor))
+        try:
+            if due:
+                self._save(event.history.best(monitor))
+        finally:
+            if event.kind == "end":
+                self._saver.close()
 
     def _save(self, best: Mapping[str, Any] | None) -> None:
-        """Write what waits, if anything does, and remove what is neither the best nor the last."""
-        if not self._waiting:
-            return
-        for name in ("best", "last"):
-            waiting = self._waiting.pop(name, None)
-            if waiting is not None and int(waiting["state"].step) not in checkpoint.steps(self.directory):
-                checkpoint.save(self.directory, **waiting | {"place": plain(waiting["place"])})
+        """Write what waits, if anything does; what is neither the best nor the last is removed then."""
+        waiting = {int(each["state"].step): each for each in self._waiting.values()}
+        self._waiting.clear()
+        for step in sorted(waiting.keys() - self._kept):
+            self._kept = {step, *({best["step"]} & (self._kept | waiting.keys()) if best else ())}
+            state, place = waiting[step]["state"], plain(waiting[step]["place"])
+            self._saver.save(state, best=waiting[step]["best"], place=place, keep=self._kept)
         self._saved = time.monotonic()
-        saved = checkpoint.steps(self.directory)
-        for step in set(saved[:-1]) - ({best["step"]} if best else set()):
-            checkpoint.delete(self.directory, step)
 
 
 @dataclass(frozen=True)

@@ -1,28 +1,139 @@
 """Save and restore. The only file that imports orbax.
 
-A checkpoint holds arrays, and a manifest: plain data of where the training stands, and a SHA-256 of every array. What
-is read is compared with them, so a flipped bit is an error and not a number.
+A checkpoint holds arrays as orbax writes them, and `manifest.json`: plain data of where the training stands and with
+what, and a SHA-256 of every array, of every file, and of itself. What is read is compared with them first, so a flipped
+bit is an error and not a number. Orbax alone loads one in silence, and prints tracebacks of others.
 """
 
-import contextlib
 import hashlib
 import json
 import logging
+import os
+import platform
+import re
 import shutil
+import sys
+import threading
 import time
-from collections.abc import Mapping
+import warnings
+from collections import deque
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxdl import trees
-from jaxdl.errors import InputError
+from jaxdl.errors import BadFile, InputError
 from jaxdl.train import TrainState
 
+PACKAGES = ("jaxdl", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pillow")
+MANIFEST = "manifest.json"
 QUARANTINE = "quarantine"  # the folder beside the steps for those that are damaged
+STEP = re.compile(r"\d{8,}")
+LEFTOVER = re.compile(r"\d{8,}\..*tmp.*")  # what orbax, or we, had begun to write or to delete
+
+T = TypeVar("T")
+
+
+class Saver:
+    """Writes checkpoints in the background, one after the other, while training goes on.
+
+    As a context, or by `close`, it waits for the last; where nobody does, the process does not end before it is
+    written. What went wrong is raised by the next call.
+
+    Args:
+      directory: of the checkpoints. What is left there of saves that were killed is removed.
+      config: plain data to keep with each of them: what the network is, its classes, its preprocessing.
+    """
+
+    def __init__(self, directory: str | Path, config: Mapping[str, Any] | None = None):
+        self.directory = Path(directory).resolve()
+        self._config = config
+        self._pool = ThreadPoolExecutor(1, "checkpoint")
+        self._pending: deque[Future[None]] = deque()
+        if self.directory.is_dir():
+            _clean(self.directory)
+
+    def save(
+        self,
+        state: TrainState,
+        *,
+        best: Mapping[str, Any] | None = None,
+        place: Mapping[str, Any] | None = None,
+        keep: Collection[int] | None = None,
+    ) -> Path:
+        """Copy the state, and write it to `directory/STEP`, in one move: a checkpoint is there complete or not at all.
+
+        Params, model_state and opt_state are separate items, so that each can be read without the others.
+
+        Args:
+          best: other variables to keep with it, `{"params": …}`.
+          place: plain data to keep with it, which `place` reads.
+          keep: once these steps are all there, the other ones are removed; None keeps all.
+
+        Raises:
+          InputError: of an earlier save: the disk is full or cannot be written, or that step is saved already.
+        """
+        while self._pending and (self._pending[0].done() or len(self._pending) > 1):
+            self._pending.popleft().result()
+        path = self.directory / f"{int(state.step):08d}"
+        items: dict[str, Any] = {
+            "params": state.params,
+            "model_state": state.model_state,
+            "opt_state": state.opt_state,
+            "average": state.average,
+            "best": dict(best or {}),
+            "progress": {"step": state.step, "key": jax.random.key_data(state.key)},
+        }
+        # The next step takes the memory of the state, so these are copies.
+        items = {name: jax.tree.map(np.array, item) for name, item in items.items() if jax.tree.leaves(item)}
+        manifest = {
+            "place": dict(place or {}),
+            "config": self._config,
+            "versions": versions(),
+            "topology": topology(),
+        }
+        _unfinished.add(self)
+        self._pending.append(self._pool.submit(_write, path, items, manifest, keep))
+        return path
+
+    def close(self) -> None:
+        """Wait until everything is written.
+
+        Raises:
+          InputError: as `save`.
+        """
+        self._pool.shutdown()
+        _unfinished.discard(self)
+        while self._pending:
+            self._pending.popleft().result()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+_unfinished: set[Saver] = set()
+
+
+def _finish() -> None:
+    for saver in list(_unfinished):
+        try:
+            saver.close()
+        except Exception as error:
+            print(f"jaxdl: {error}", file=sys.stderr)
+
+
+# Ahead of the end of all thread pools, which orbax needs to write; what `atexit` registers comes after it, and so does
+# waiting for threads.
+threading._register_atexit(_finish)  # type: ignore[attr-defined]
 
 
 def save(
@@ -32,48 +143,65 @@ def save(
     best: Mapping[str, Any] | None = None,
     place: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write the whole state to `directory/STEP`, in one move: a checkpoint is there complete or not at all.
+    """Write the whole state to `directory/STEP`, and wait for it; see `Saver.save`."""
+    with Saver(directory) as saver:
+        return saver.save(state, best=best, place=place)
 
-    Params, model_state and opt_state are separate items, so that each can be read without the others.
 
-    Args:
-      best: other variables to keep with it, `{"params": …}`.
-      place: plain data to keep with it, which `place` reads.
-
-    Raises:
-      InputError: the disk is full or cannot be written, or that step is saved already.
-    """
-    from orbax.checkpoint import v1 as ocp
-
-    path = Path(directory).resolve() / f"{int(state.step):08d}"
+def _write(path: Path, items: Mapping[str, Any], manifest: Mapping[str, Any], keep: Collection[int] | None) -> None:
     if path.exists():
         raise InputError(f"{path} is saved already")
-    items: dict[str, Any] = {
-        "params": state.params,
-        "model_state": state.model_state,
-        "opt_state": state.opt_state,
-        "average": state.average,
-        "best": dict(best or {}),
-        "progress": {"step": state.step, "key": jax.random.key_data(state.key)},
-    }
-    items = {name: jax.tree.map(jnp.asarray, item) for name, item in items.items() if jax.tree.leaves(item)}
-    text = json.dumps({"place": dict(place or {}), "digests": _digests(items)})
+    draft = path.with_name(f"{path.name}.draft-tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _quiet():
-            manifest = {"manifest": text, "sha256": hashlib.sha256(text.encode()).hexdigest()}
-            ocp.save_checkpointables(path, items, custom_metadata=manifest)
+        _orbax().save_checkpointables(draft, dict(items))
+        files = {file.relative_to(draft).as_posix(): _digest(file.read_bytes()) for file in _files(draft)}
+        arrays = {f"{item}/{name}": _described(leaf) for item in items for name, leaf in _named(items[item]).items()}
+        manifest = {**manifest, "arrays": arrays, "files": files}
+        text = json.dumps({"sha256": _digest(json.dumps(manifest).encode()), "manifest": manifest}, indent=1)
+        (draft / MANIFEST).write_text(text)
+        _sync(*draft.rglob("*"), draft)
+        draft.rename(path)
+        _sync(path.parent)
     except Exception as error:  # orbax lets through whatever its backends raise
         for _ in range(20):  # threads of orbax may still be writing
-            for leftover in path.parent.glob(f"{path.name}.*tmp*"):
-                shutil.rmtree(leftover, ignore_errors=True)
+            _clean(path.parent)
             time.sleep(0.05)
         if "No space left" in str(error):  # from the system, by way of tensorstore
             raise InputError(f"the disk is full: cannot save {path}; free some space") from None
         if isinstance(error, OSError):
             raise InputError(f"cannot save {path}: {error.strerror or error}") from None
         raise
-    return path
+    saved = set(steps(path.parent))
+    if keep is not None and saved.issuperset(keep):
+        for step in saved.difference(keep):
+            delete(path.parent, step)
+
+
+def _sync(*paths: Path) -> None:
+    """Wait until they are on the disk, should the power be cut."""
+    if sys.platform != "win32":  # where folders cannot be opened
+        for path in paths:
+            descriptor = os.open(path, os.O_RDONLY)
+            os.fsync(descriptor)
+            os.close(descriptor)
+
+
+def _clean(directory: Path) -> None:
+    """Remove what is left of saves and deletions that did not end."""
+    for path in directory.iterdir() if directory.is_dir() else ():
+        if LEFTOVER.fullmatch(path.name):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def versions() -> dict[str, str]:
+    """Those of the packages that make the numbers."""
+    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+
+
+def topology() -> dict[str, Any]:
+    """The devices of this process and those that it shares the work with."""
+    return {"platform": jax.default_backend(), "devices": jax.device_count(), "processes": jax.process_count()}
 
 
 def restore(directory: str | Path, like: TrainState, step: int | None = None) -> TrainState:
@@ -82,19 +210,23 @@ def restore(directory: str | Path, like: TrainState, step: int | None = None) ->
     Args:
       directory: what was given to `save`.
       like: a state of the same model and optimizer, from `train.init_state`.
-      step: which one; None for the latest.
+      step: which one; None for the latest that is whole (see `newest`).
 
     Raises:
-      InputError: there is no such checkpoint, it is damaged, or it is of another model or optimizer; the differences
-        are listed.
+      BadFile: it is damaged.
+      InputError: there is no such checkpoint, or it is of another model or optimizer; the differences are listed.
     """
-    path = _at(directory, step)
     names = ("params", "model_state", "opt_state", "average")
     like_items = {name: getattr(like, name) for name in names if jax.tree.leaves(getattr(like, name))}
     like_items["progress"] = {"step": like.step, "key": jax.random.key_data(like.key)}
-    if more := {name for name in _described(path)[0] if name not in (*like_items, "best")}:
-        raise InputError(f"{path} was saved for another model or optimizer: it has {', '.join(sorted(more))} as well")
-    items = _read(path, like_items)
+
+    def read(path: Path) -> dict[str, Any]:
+        saved = dict.fromkeys(name.partition("/")[0] for name in _manifest(path)["arrays"])
+        if more := [name for name in saved if name not in (*like_items, "best")]:
+            raise InputError(f"{path} was saved for another model or optimizer: it has {', '.join(more)} as well")
+        return _read(path, like_items)
+
+    items = _at(directory, step, read)
     key = jax.random.wrap_key_data(items["progress"]["key"], impl=jax.random.key_impl(like.key))
     return TrainState(
         items["progress"]["step"],
@@ -108,118 +240,183 @@ def restore(directory: str | Path, like: TrainState, step: int | None = None) ->
 
 def restore_variables(directory: str | Path, like: Mapping[str, Any], step: int | None = None) -> dict[str, Any]:
     """Read a model's variables only, as evaluation takes them: with the averages of the parameters, where they were
-    kept. `like` holds arrays or shapes."""
-    path, like = _at(directory, step), dict(like)
+    kept. `like` holds arrays or shapes; step and errors as in `restore`."""
+    like = dict(like)
     items = {"params": like.pop("params")}
     if jax.tree.leaves(like):
         items["model_state"] = like
-    averaged = _named(_described(path)[0].get("average", {}))
-    if chosen := {name: leaf for name, leaf in trees.paths(items["params"]).items() if name in averaged}:
-        items["average"] = trees.from_paths(chosen)
-    items = _read(path, items)
-    params = trees.paths(items["params"]) | trees.paths(items.get("average", {}))
-    return {"params": trees.from_paths(params), **items.get("model_state", {})}
+
+    def read(path: Path) -> dict[str, Any]:
+        saved = _manifest(path)["arrays"]
+        averaged = {name: leaf for name, leaf in trees.paths(items["params"]).items() if f"average/{name}" in saved}
+        return _read(path, {**items, **({"average": trees.from_paths(averaged)} if averaged else {})})
+
+    found = _at(directory, step, read)
+    params = trees.paths(found["params"]) | trees.paths(found.get("average", {}))
+    return {"params": trees.from_paths(params), **found.get("model_state", {})}
 
 
 def restore_best(directory: str | Path, like: Mapping[str, Any], step: int | None = None) -> dict[str, Any] | None:
     """Read the variables that were given to `save` as `best`; None if there were none."""
-    path = _at(directory, step)
-    return _read(path, {"best": dict(like)})["best"] if "best" in _described(path)[0] else None
+
+    def read(path: Path) -> dict[str, Any] | None:
+        there = any(name.startswith("best/") for name in _manifest(path)["arrays"])
+        best: dict[str, Any] | None = _read(path, {"best": dict(like)})["best"] if there else None
+        return best
+
+    return _at(directory, step, read)
 
 
 def place(directory: str | Path, step: int | None = None) -> dict[str, Any]:
     """The plain data that were given to `save`."""
-    return _described(_at(directory, step))[1]["place"]
+    found: dict[str, Any] = manifest(directory, step)["place"]
+    return found
+
+
+def manifest(directory: str | Path, step: int | None = None) -> dict[str, Any]:
+    """All that a checkpoint says of itself: place, config, versions, topology, arrays (type, shape, SHA-256)."""
+    return _at(directory, step, _manifest)
 
 
 def newest(directory: str | Path) -> int | None:
     """The latest step that is whole; None if there is none. Those after it, which are damaged, are moved into the
     folder `quarantine` beside them, each with a file that says why."""
-    for step in reversed(steps(directory)):
-        path = _at(directory, step)
-        try:
-            _read(path, _described(path)[0])
-        except InputError as error:
-            aside = path.parent / QUARANTINE / f"{path.name}-{time.time_ns()}"
-            aside.parent.mkdir(exist_ok=True)
-            path.rename(aside)
-            aside.with_suffix(".txt").write_text(f"{error}\n")
-        else:
-            return step
-    return None
+
+    def read(path: Path) -> int:
+        _check(path, _manifest(path))
+        return int(path.name)
+
+    try:
+        return _at(directory, None, read)
+    except InputError:
+        if steps(directory):
+            raise
+        return None
+
+
+def quarantine(directory: str | Path, step: int, reason: BadFile) -> None:
+    """Move a damaged checkpoint into the folder `quarantine` beside it, with a file that says why.
+
+    Raises:
+      BadFile: that reason, where it cannot be moved.
+    """
+    path = Path(directory) / f"{step:08d}"
+    aside = path.parent / QUARANTINE / f"{path.name}-{time.time_ns()}"
+    try:
+        aside.parent.mkdir(exist_ok=True)
+        path.rename(aside)
+        aside.with_suffix(".txt").write_text(f"{reason}\n")
+    except FileNotFoundError:
+        return  # deleted by the training that it is of, meanwhile
+    except OSError:
+        raise reason from None
+    warnings.warn(f"{reason}; it is now in {aside.parent}", stacklevel=2)
 
 
 def steps(directory: str | Path) -> list[int]:
     """The steps that are saved, in order."""
     directory = Path(directory)
-    return sorted(int(path.name) for path in directory.iterdir() if path.name.isdigit()) if directory.is_dir() else []
+    found = directory.iterdir() if directory.is_dir() else ()
+    return sorted(int(path.name) for path in found if STEP.fullmatch(path.name) and path.is_dir())
 
 
 def delete(directory: str | Path, step: int) -> None:
-    """Remove one checkpoint."""
-    shutil.rmtree(Path(directory) / f"{step:08d}")
+    """Remove one checkpoint, in one move as far as others can see."""
+    path = Path(directory) / f"{step:08d}"
+    shutil.rmtree(path.rename(path.with_name(f"{path.name}.deleted-tmp")))
 
 
-def _at(directory: str | Path, step: int | None) -> Path:
+def _at(directory: str | Path, step: int | None, read: Callable[[Path], T]) -> T:
+    """What is read of a step; of the latest that is whole, where it is None, and then the damaged ones are moved."""
     saved = steps(directory)
     if not saved or (step is not None and step not in saved):
         raise InputError(
             f"no checkpoint{'' if step is None else f' of step {step}'} in {directory}; there are: {saved or 'none'}"
         )
-    return Path(directory).resolve() / f"{saved[-1] if step is None else step:08d}"
+    path = Path(directory).resolve() / f"{saved[-1] if step is None else step:08d}"
+    try:
+        return read(path)
+    except BadFile as error:
+        if step is not None:
+            raise
+        quarantine(directory, saved[-1], error)
+        return _at(directory, None, read)
 
 
 def _read(path: Path, like: Mapping[str, Any]) -> dict[str, Any]:
     """The items that `like` names, verified."""
-    from orbax.checkpoint import v1 as ocp
-
-    abstract = jax.tree.map(_abstract, dict(like))
-    described, manifest = _described(path)
+    manifest = _manifest(path)
     for name, tree in like.items():
-        if name not in described:
+        start = f"{name}/"
+        said = {key.removeprefix(start): value for key, value in manifest["arrays"].items() if key.startswith(start)}
+        if not said:
             raise InputError(f"{path} has no {name}; it was saved for another model")
-        if not (found := _named(described[name])):
-            raise InputError(f"{path} is damaged (the description of its {name} is empty)")
-        if problem := trees.difference(_named(tree), found):
+        saved = {key: jax.ShapeDtypeStruct(value["shape"], value["dtype"]) for key, value in said.items()}
+        if problem := _difference(_named(tree), saved):
             raise InputError(f"{path} was saved for another model or optimizer, its {name} differ:\n{problem}")
-    with _quiet():
-        try:
-            items = ocp.load_checkpointables(path, abstract)
-        except Exception as error:  # of many kinds, by what is damaged
-            raise InputError(f"{path} is damaged ({_first_line(error)})") from None
-    for name, digest in _digests(items).items():
-        if digest != manifest["digests"].get(name):
-            raise InputError(f"{path} is damaged (the array {name} is not what was saved)")
+    _check(path, manifest, like)
+    try:
+        items: dict[str, Any] = _orbax().load_checkpointables(path, jax.tree.map(_abstract, dict(like)))
+    except Exception as error:  # it lets through whatever its backends raise; the files are not to blame
+        wrote, reads = manifest["versions"]["orbax-checkpoint"], version("orbax-checkpoint")
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"orbax {reads} cannot read {path}, which orbax {wrote} wrote: {reason:.200}") from error
+    for item in items:
+        for name, leaf in _named(items[item]).items():
+            if _described(leaf) != manifest["arrays"][f"{item}/{name}"]:
+                raise BadFile(f"{path} is damaged (the array {item}/{name} is not what was saved)")
     return items
 
 
-def _described(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The items of a checkpoint, as shapes, and its manifest."""
-    from orbax.checkpoint import v1 as ocp
-
-    with _quiet():
-        try:
-            found = ocp.checkpointables_metadata(path)
-            text = found.custom_metadata["manifest"]
-            if found.custom_metadata["sha256"] != hashlib.sha256(text.encode()).hexdigest():
-                raise ValueError("its manifest is not what was saved")
-            manifest = json.loads(text)
-        except Exception as error:  # of many kinds, by what is damaged
-            raise InputError(f"{path} is damaged or is not a checkpoint ({_first_line(error)})") from None
-    items = {name: getattr(item, "metadata", item) for name, item in found.metadata.items()}
-    return items, manifest
+def _manifest(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads((path / MANIFEST).read_bytes())
+        manifest: dict[str, Any] = found["manifest"]
+        if found["sha256"] == _digest(json.dumps(manifest).encode()):
+            return manifest
+        reason = f"its {MANIFEST} is not what was saved"
+    except OSError as error:
+        reason = f"{MANIFEST}: {error.strerror}"
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        reason = f"{MANIFEST}: {error}"
+    raise BadFile(f"{path} is damaged or is not a checkpoint ({reason})")
 
 
-def _digests(items: Mapping[str, Any]) -> dict[str, str]:
-    """A SHA-256 of each array, with its type and shape, by item and path."""
-    found = {}
-    for item, tree in items.items():
-        for name, leaf in _named(tree).items():
-            array = np.asarray(leaf)
-            digest = hashlib.sha256(f"{array.dtype} {array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).data.cast("B") if array.size else b"")
-            found[f"{item}/{name}"] = digest.hexdigest()
-    return found
+def _check(path: Path, manifest: Mapping[str, Any], items: Collection[str] | None = None) -> None:
+    """Compare the files with their digests: those of some items, or all of them."""
+    for name, digest in manifest["files"].items():
+        item, _, inner = name.partition("/")
+        if items is None or not inner or item in items:
+            try:
+                if _digest((path / name).read_bytes()) == digest:
+                    continue
+                reason = "is not what was saved"
+            except OSError as error:
+                reason = error.strerror or str(error)
+            raise BadFile(f"{path} is damaged ({name}: {reason})")
+
+
+def _files(path: Path) -> list[Path]:
+    return sorted(file for file in path.rglob("*") if file.is_file())
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _described(leaf: Any) -> dict[str, Any]:
+    """The type and shape of an array, and a SHA-256 of its bytes."""
+    array = np.asarray(leaf)
+    digest = _digest(np.ascontiguousarray(array).data.cast("B") if array.size else b"")
+    return {"dtype": str(array.dtype), "shape": list(array.shape), "sha256": digest}
+
+
+def _difference(expected: Mapping[str, Any], given: Mapping[str, Any]) -> str:
+    """Of paths and shapes; else of types; "" if none."""
+    if problem := trees.difference(expected, given):
+        return problem
+    types = {path: (str(leaf.dtype), str(given[path].dtype)) for path, leaf in expected.items()}
+    return "\n".join(f"  type      {path}: expected {a}, got {b}" for path, (a, b) in types.items() if a != b)
 
 
 def _named(tree: Any) -> dict[str, Any]:
@@ -236,17 +433,11 @@ def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+@cache
+def _orbax() -> Any:
+    """The library. It logs each step of its work through absl, and from threads of its own the tracebacks of what it
+    raises as well."""
+    from orbax.checkpoint import v1
 
-
-@contextlib.contextmanager
-def _quiet() -> Any:
-    """Orbax logs each step of its work, and the traceback of what it raises as well, through absl."""
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
+    logging.getLogger("absl").addFilter(lambda record: f"{os.sep}orbax{os.sep}" not in record.pathname)
+    return v1

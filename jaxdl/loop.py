@@ -7,7 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -139,7 +139,8 @@ def fit(
     )
     options: Any = {"augment": augment, "normalize": normalize, "seed": seed, "batch_size": batch_size, "mesh": mesh}
     run.tell("begin")  # what cannot begin has no end: nothing is kept or put in order then
-    try:
+    with _raised_by_signal(run), ExitStack() as ends:
+        ends.callback(run.end)
         for number, phase in list(enumerate(phases))[run.number :]:
             run.number = number
             run.tell("phase")
@@ -150,8 +151,6 @@ def fit(
                 run.note(f"features of {len(stage.sources)} × {len(train_data)} examples: {seconds:.1f} s")
             variables = run.phase(stage, loss, metrics, batch_size, seed, mesh, saved)
             saved = None
-    finally:
-        run.tell("end")
     return Result(model, run.whole, run.history)
 
 
@@ -211,14 +210,24 @@ class _Run:
         """Steps before the phase."""
         return self.history[self.begun - 1]["step"] if self.begun else 0
 
+    def event(self, kind: Kind, **more: Any) -> Event:
+        return Event(kind, self.training, self.number, self.whole, self.history, self.begun, **more)
+
     def tell(self, kind: Kind, **more: Any) -> list[Action]:
         """Call the callbacks for which this is, and return what they ask for."""
-        event = Event(kind, self.training, self.number, self.whole, self.history, self.begun, **more)
-        answers = [(each, each(event)) for each in self.callbacks if kind in getattr(each, "kinds", ("epoch",))]
+        event = self.event(kind, **more)
+        answers = [(each, each(event)) for each in self.callbacks if kind in _kinds(each)]
         for callback, answer in answers:
             if not isinstance(answer, Action | None):
                 raise InputError(f"the callback {callback!r} returned {answer!r}, not None, Stop or ScaleRate")
         return [answer for _, answer in answers if answer is not None]
+
+    def end(self) -> None:
+        """Tell the callbacks of the end, each of them whatever happens in the others."""
+        event = self.event("end")
+        with ExitStack() as stack:
+            for callback in reversed([each for each in self.callbacks if "end" in _kinds(each)]):
+                stack.callback(callback, event)
 
     def note(self, text: str) -> None:
         self.tell("note", text=text)
@@ -593,6 +602,28 @@ def _told_to_stop() -> Iterator[list[int]]:
         yield told
     finally:
         restore()
+
+
+@contextmanager
+def _raised_by_signal(run: _Run) -> Iterator[None]:
+    """SIGTERM is raised where it would end the process at once, with checkpoints half-written."""
+
+    def stop(number: int, frame: Any) -> None:
+        raise _interrupted(number, run.history[-1]["step"] if run.history else 0, run.callbacks)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _kinds(callback: Callback) -> tuple[str, ...]:
+    kinds: tuple[str, ...] = getattr(callback, "kinds", ("epoch",))
+    return kinds
 
 
 def _interrupted(number: int, step: int, callbacks: Sequence[Callback]) -> Interrupted:

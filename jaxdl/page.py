@@ -483,7 +483,7 @@ def _time(told: _Told) -> Html:
 
 def _reproduce(told: _Told) -> Html:
     config, data, summary = told.run.config, told.data, told.summary
-    versions = {"Python": summary.get("python"), **summary.get("versions", {})}
+    versions = summary.get("versions", {})
     described = {
         "data": data.get("fingerprint", ""),
         "seed": f"{data['seed']}" if "seed" in data else "",

@@ -14,6 +14,7 @@ import os
 import platform
 import shutil
 import sys
+import warnings
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -24,11 +25,9 @@ import jax
 from jaxdl import checkpoint, data, models
 from jaxdl.callbacks import Callback, JSONLines, ModelCheckpoint
 from jaxdl.data import Preprocessing, TablePreprocessing
-from jaxdl.errors import InputError
+from jaxdl.errors import BadFile, InputError
 from jaxdl.history import History
 from jaxdl.pretrained import Weights
-
-PACKAGES = ("jaxdl", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pillow")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,14 +69,23 @@ class Run:
         return models.shapes(self.model, self.input_shape)[0]
 
     def variables(self) -> dict[str, Any]:
-        """The trained variables: those of the best epoch."""
-        return checkpoint.restore_variables(self.checkpoints, self.shapes, self.best_step())
+        """The trained variables: those of the best epoch whose checkpoint is whole."""
+        while True:
+            step = self.best_step()
+            try:
+                return checkpoint.restore_variables(self.checkpoints, self.shapes, step)
+            except BadFile as error:
+                if step is None:
+                    raise
+                checkpoint.quarantine(self.checkpoints, step, error)
 
     def history(self) -> History:
-        """The rows of metrics.jsonl; without the last, where it was being written when the process was killed."""
+        """The rows that the last checkpoint holds, and those of metrics.jsonl after them; without the last, where it
+        was being written when the process was killed."""
         path = self.path / "metrics.jsonl"
-        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-        return History(json.loads(line) for line in lines if line.endswith("\n"))
+        lines = path.read_text(errors="replace").splitlines(keepends=True) if path.exists() else []
+        rows = _kept(self.checkpoints, "place").get("history", [])
+        return History([*rows, *(json.loads(line) for line in lines[len(rows) :] if line.endswith("\n"))])
 
     def result(self) -> dict[str, Any] | None:
         """What summary.json holds; None before the run has finished."""
@@ -101,7 +109,7 @@ class Run:
     @property
     def callbacks(self) -> tuple[Callback, ...]:
         """For `fit`: a line in metrics.jsonl for each epoch, and checkpoints of the best and the last."""
-        return JSONLines(self.path / "metrics.jsonl"), ModelCheckpoint(self.checkpoints)
+        return JSONLines(self.path / "metrics.jsonl"), ModelCheckpoint(self.checkpoints, config=self.config)
 
     def finish(self, result: Mapping[str, Any]) -> dict[str, Any]:
         """Write summary.json: the result, where it was reached, and with what."""
@@ -111,8 +119,7 @@ class Run:
             "best_step": self.best_step(),
             "device": f"{jax.device_count()} × {device.device_kind} ({device.platform})",
             "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-            "python": platform.python_version(),
-            "versions": {name: version(name) for name in PACKAGES},
+            "versions": checkpoint.versions(),
         }
         _write(self.path / "summary.json", json.dumps(summary, indent=2) + "\n")
         return summary
@@ -161,14 +168,16 @@ def create(path: str | Path, config: Mapping[str, Any], resume: bool = False) ->
     path = Path(path)
     check_new(path, resume)
     plain = json.loads(json.dumps(config, default=_plain))
-    if path.exists():
+    killed = resume and path.is_dir() and {file.name for file in path.iterdir()} <= {"config.json.tmp"}
+    if path.exists() and not killed:
         before = _config(path)
         if other := [name for name in {**before, **plain} if before.get(name) != plain.get(name)]:
             raise InputError(f"{path} cannot go on: it was started with other {_other(before, plain, other[0])}")
         return Run(path, plain)
     try:
-        (path / "checkpoints").mkdir(parents=True)
+        path.mkdir(parents=True, exist_ok=resume)
         _write(path / "config.json", json.dumps(plain, indent=2) + "\n")
+        (path / "checkpoints").mkdir()
     except (OSError, InputError) as error:
         shutil.rmtree(path, ignore_errors=True)
         raise InputError(f"cannot write the run directory {path}: {getattr(error, 'strerror', error)}") from None
@@ -259,13 +268,32 @@ def weights(path: str | Path) -> Weights:
 
 
 def _config(path: Path) -> dict[str, Any]:
-    if not (path / "config.json").is_file():
+    """What config.json holds; if it is damaged, what the last checkpoint holds of it, and in any case what that says
+    of the network, the classes and the preprocessing."""
+    file = path / "config.json"
+    kept = _kept(path / "checkpoints", "config")
+    if not kept and not file.is_file():
         raise InputError(f"{path} is not a run directory: it has no config.json")
     try:
-        config: dict[str, Any] = json.loads((path / "config.json").read_text())
-    except ValueError as error:
-        raise InputError(f"{path}: a file of this run is damaged ({error!r})") from None
-    return config
+        config: dict[str, Any] = json.loads(file.read_bytes())
+        right = config | {name: kept[name] for name in ("model", "classes", "preprocessing") if name in kept}
+    except (OSError, ValueError, TypeError) as error:
+        if not kept:
+            raise InputError(f"{path}: a file of this run is damaged ({error!r})") from None
+        config, right = {}, kept
+        with contextlib.suppress(InputError):  # a disk that can only be read
+            _write(file, json.dumps(kept, indent=2) + "\n")
+    if config != right:
+        warnings.warn(f"{file} is damaged; what the checkpoints hold of it is used", stacklevel=2)
+    return right
+
+
+def _kept(checkpoints: Path, name: str) -> dict[str, Any]:
+    """A part of the manifest of the last checkpoint; empty where there is none."""
+    try:
+        return checkpoint.manifest(checkpoints)[name] or {}
+    except InputError:
+        return {}
 
 
 def _other(before: Any, now: Any, name: str) -> str:

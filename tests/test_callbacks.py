@@ -151,19 +151,21 @@ def optax_rates(phase, steps):
 
 def test_the_best_and_the_last_are_kept(tmp_path):
     keep = ModelCheckpoint(tmp_path, every=0)
+    keep(replace(told([], kind="begin"), training=told([0.9]).training))
     for n, loss in enumerate((0.9, 0.5, 0.7, float("nan")), 1):
         event = told([0.9, 0.5, 0.7, float("nan")][:n], place={"n": n, "loss": loss})
-        keep(replace(event, state=replace(STATE, step=jnp.int32(n))))
+        event = replace(event, state=replace(STATE, step=jnp.int32(n)))
+        keep(event)
+        keep(replace(event, kind="end"))  # waits until it is written
+        keep(replace(event, kind="begin"))  # opened again, it knows the best
         assert checkpoint.steps(tmp_path) == {1: [1], 2: [2], 3: [2, 3], 4: [2, 4]}[n]
     assert checkpoint.place(tmp_path, 2) == {"n": 2, "loss": 0.5}
 
 
 def test_fast_epochs_are_saved_together_and_nothing_is_lost(tmp_path, monkeypatch):
     saved = []
-    save = checkpoint.save
-    monkeypatch.setattr(
-        checkpoint, "save", lambda path, state, **more: (saved.append(int(state.step)), save(path, state, **more))
-    )
+    write = checkpoint._write
+    monkeypatch.setattr(checkpoint, "_write", lambda path, *rest: (saved.append(int(path.name)), write(path, *rest)))
     result = fit(callbacks=[ModelCheckpoint(tmp_path / "all")])
     assert saved == sorted({result.history.best()["step"], 30})
     saved.clear()

@@ -1,12 +1,18 @@
+import hashlib
+import subprocess
+import sys
+import threading
+
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 from conftest import fill
 
 from jaxdl import checkpoint, models, train
-from jaxdl.errors import InputError
+from jaxdl.errors import BadFile, InputError
 
 MODEL = models.create("dense", 3, hidden=(4,))
 OPTIMIZER = optax.adamw(0.1)
@@ -78,11 +84,106 @@ def test_another_model_or_optimizer_is_told_apart_from_damage(tmp_path):
         checkpoint.restore(tmp_path, train.init_state(fill(MODEL, (5,)), optax.identity(), jax.random.key(0)))
     with pytest.raises(InputError, match="saved already"):
         checkpoint.save(tmp_path, state(steps=1))
+    half = jax.tree.map(lambda leaf: leaf.astype(jnp.float16), fill(MODEL, (5,)))
+    with pytest.raises(InputError, match=r"(?s)params differ.*dense_0/bias: expected float16, got float32"):
+        checkpoint.restore_variables(tmp_path, half)
+    assert not (tmp_path / checkpoint.QUARANTINE).exists(), "the file is not to blame"
     for file in (path / "params").rglob("*"):
         if file.is_file():
             file.write_bytes(b"")
-    with pytest.raises(InputError, match="damaged"):
-        checkpoint.restore(tmp_path, state())
+    with pytest.raises(BadFile, match="damaged"):
+        checkpoint.restore(tmp_path, state(), step=1)
+
+
+def test_the_latest_that_is_whole_is_read_and_the_others_are_put_aside(tmp_path):
+    for n in (1, 2, 3):
+        checkpoint.save(tmp_path, state(steps=n), place={"n": n})
+    (tmp_path / "00000003" / "params" / "_METADATA").unlink()
+    (tmp_path / "00000099").mkdir()
+    with pytest.warns(UserWarning, match="is damaged") as said:
+        restored = checkpoint.restore(tmp_path, state())
+    assert len(said) == 2
+    chex.assert_trees_all_equal(arrays(restored), arrays(state(steps=2)))
+    assert checkpoint.steps(tmp_path) == [1, 2]
+    reasons = sorted(path.read_text() for path in (tmp_path / checkpoint.QUARANTINE).glob("*.txt"))
+    assert "params/_METADATA: No such file" in reasons[0]
+    assert "manifest.json: No such file" in reasons[1]
+    text = (tmp_path / "00000002" / checkpoint.MANIFEST).read_text()
+    (tmp_path / "00000002" / checkpoint.MANIFEST).write_text(text.replace('"n": 2', '"n": 3'))
+    with pytest.warns(UserWarning, match=r"manifest\.json is not what was saved"):
+        assert checkpoint.place(tmp_path) == {"n": 1}
+    (tmp_path / "00000001" / checkpoint.MANIFEST).write_text("[]")
+    with pytest.warns(UserWarning, match="damaged"):
+        assert checkpoint.newest(tmp_path) is None
+
+
+def test_a_checkpoint_says_what_made_it(tmp_path):
+    with checkpoint.Saver(tmp_path, {"classes": ["a", "b"]}) as saver:
+        saver.save(state())
+    found = checkpoint.manifest(tmp_path)
+    assert found["config"] == {"classes": ["a", "b"]}
+    assert found["versions"]["jax"] == jax.__version__
+    assert found["topology"] == {"platform": "cpu", "devices": 8, "processes": 1}
+    kernel = np.asarray(state().params["head"]["kernel"])
+    said = {"dtype": "float32", "shape": [4, 3], "sha256": hashlib.sha256(kernel.tobytes()).hexdigest()}
+    assert found["arrays"]["params/head/kernel"] == said
+
+
+def test_training_goes_on_while_a_state_is_written(tmp_path, monkeypatch):
+    go, write = threading.Event(), checkpoint._write
+    monkeypatch.setattr(checkpoint, "_write", lambda *args: (go.wait(), write(*args)))
+    step, expected = jax.jit(train.make_train_step(MODEL, OPTIMIZER), donate_argnums=0), state(steps=2)
+    now = state(steps=1)
+    with checkpoint.Saver(tmp_path) as saver:
+        for _ in range(2):
+            saver.save(now)
+            now, _ = step(now, BATCH)  # takes the memory of what is being written
+        assert checkpoint.steps(tmp_path) == []
+        go.set()
+    chex.assert_trees_all_equal(arrays(checkpoint.restore(tmp_path, state(), 1)), arrays(state(steps=1)))
+    chex.assert_trees_all_equal(arrays(checkpoint.restore(tmp_path, state(), 2)), arrays(expected))
+
+
+def test_what_goes_wrong_in_the_background_is_raised(tmp_path, monkeypatch):
+    def full(path, items, **_):
+        (path.parent / f"{path.name}.orbax-checkpoint-tmp").mkdir()
+        raise ValueError("INTERNAL: No space left on device")
+
+    with checkpoint.Saver(tmp_path) as saver:
+        saver.save(state(steps=1))
+        saver.save(state(steps=2), keep={2})
+    saver = checkpoint.Saver(tmp_path)
+    monkeypatch.setattr(checkpoint._orbax(), "save_checkpointables", full)
+    saver.save(state(steps=3), keep={3})
+    with pytest.raises(InputError, match="the disk is full: cannot save .*00000003"):
+        saver.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["00000002"], "what was good stays, what was begun does not"
+
+
+def test_what_was_left_by_a_kill_is_removed(tmp_path):
+    checkpoint.save(tmp_path, state(steps=1))
+    for name in ("00000002.draft-tmp.orbax-checkpoint-tmp", "00000003.draft-tmp", "00000001.deleted-tmp", "my.tmp"):
+        (tmp_path / name).mkdir()
+    checkpoint.Saver(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["00000001", "my.tmp"]
+
+
+LEAVE = """
+import sys, jax, numpy as np
+from jaxdl import checkpoint, train
+params = {"w": np.ones(1000, np.float32)}
+state = train.TrainState(jax.numpy.int32(7), params, {}, {}, jax.random.key(0), {})
+checkpoint.Saver(sys.argv[1]).save(state)
+sys.exit(3)
+"""
+
+
+def test_leaving_without_closing_loses_nothing(tmp_path):
+    done = subprocess.run([sys.executable, "-c", LEAVE, tmp_path], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (3, "")
+    assert checkpoint.newest(tmp_path) == 7
+    done = subprocess.run([sys.executable, "-c", LEAVE, tmp_path], capture_output=True, text=True, check=False)
+    assert done.stderr == f"jaxdl: {tmp_path}/00000007 is saved already\n"
 
 
 def test_nowhere_to_write(tmp_path):

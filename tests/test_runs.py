@@ -119,8 +119,8 @@ def test_a_run_on_a_table(tmp_path):
     config = json.loads((run.path / "config.json").read_text())
     del config["preprocessing"]["columns"][0]["fill"]
     (run.path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(InputError, match="damaged"):
-        runs.load(run.path)
+    with pytest.warns(UserWarning, match=r"config\.json is damaged"):
+        assert runs.load(run.path).preprocessing == preprocessing
 
 
 def test_a_training_that_fails_at_once_leaves_nothing_behind(tmp_path):
@@ -164,14 +164,41 @@ def test_directories_that_are_not_runs(tmp_path):
     run = runs.create(tmp_path / "run", CONFIG)
     with pytest.raises(InputError, match="no checkpoint"):
         runs.load(run.path)
-    train(run)
-    for damage in (b'{"epoch": 1, "st\n', b'{"epoch": 1}\n', b"\xff"):
-        (run.path / "metrics.jsonl").write_bytes(damage)
+    for damage in ("{", "{}"):
+        (run.path / "config.json").write_text(damage)
         with pytest.raises(InputError, match="damaged"):
             runs.load(run.path)
-    (run.path / "config.json").write_text("{")
+    (run.path / "metrics.jsonl").write_text('{"epoch": 1, "st\n')
+    (run.path / "config.json").write_text(json.dumps(run.config))
     with pytest.raises(InputError, match="damaged"):
         runs.load(run.path)
-    (run.path / "config.json").write_text("{}")
-    with pytest.raises(InputError, match="damaged"):
-        runs.load(run.path)
+
+
+def test_what_is_damaged_is_read_from_the_checkpoints(tmp_path):
+    run = runs.create(tmp_path / "run", CONFIG)
+    train(run, epochs=2)
+    history, config = run.history(), run.path / "config.json"
+    for damage in (b'{"epoch": 1, "st\n', b'{"epoch": 1}\n', b"\xff"):
+        (run.path / "metrics.jsonl").write_bytes(damage)
+        assert runs.load(run.path).history() == history
+    text = config.read_text()
+    for damage in ("{", text.replace('"b"', '"c"'), None):
+        config.unlink() if damage is None else config.write_text(damage)
+        with pytest.warns(UserWarning, match=r"config\.json is damaged"):
+            assert runs.load(run.path).classes == ("a", "b", "c")
+    assert config.read_text() == text
+    assert runs.create(run.path, CONFIG, resume=True) == run
+
+
+def test_the_next_best_is_read_where_the_best_is_damaged(tmp_path):
+    run = runs.create(tmp_path / "run", CONFIG)
+    rows = [{"step": step, "val_loss": loss} for step, loss in ((1, 0.5), (2, 0.7))]
+    each = [fill(run.model, (4, 4, 1), seed) for seed in (0, 1)]
+    for step, variables in enumerate(each, 1):
+        whole = jaxdl.train.TrainState(jnp.int32(step), variables["params"], {}, {}, jax.random.key(0), {})
+        checkpoint.save(run.checkpoints, whole, place={"history": rows[:step]})
+    chex.assert_trees_all_equal(run.variables(), each[0])
+    (run.checkpoints / "00000001" / "params" / "_METADATA").write_text("")
+    with pytest.warns(UserWarning, match="00000001 is damaged .*quarantine"):
+        chex.assert_trees_all_equal(run.variables(), each[1])
+    assert run.best_step() == 2
