@@ -92,6 +92,9 @@ class Watch:
         None
     )
     """Divide the learning rate by ten where the monitored figure has not got better for so long."""
+    bad_numbers: jaxdl.loop.BadNumbers = "stop"
+    """Where the loss, a gradient or a parameter is no number: end training, skip the batch, or begin the epoch again at
+    a tenth of the learning rate."""
     tensorboard: bool = False
     """Write RUN/tensorboard for TensorBoard."""
     resume: bool = False
@@ -838,6 +841,7 @@ def _train(
                 mesh=_mesh(),
                 cache=options.data.cache,
                 monitor=watch.monitor,
+                bad_numbers=watch.bad_numbers,
                 callbacks=watch.callbacks(run),
                 resume=run.checkpoints if watch.resume else None,
                 **({"loss": loss} | how),

@@ -11,11 +11,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.sharding import Mesh
 
 from jaxdl import checkpoint, features, losses, models, optim, parallel, train, transfer, trees
@@ -32,6 +33,8 @@ from jaxdl.train import Normalize, TrainState
 from jaxdl.transfer import Recipe
 
 RESIDENT = 0.25  # share of the device's memory that training data may take to stay there, an epoch one program
+BadNumbers = Literal["stop", "skip", "rollback"]
+ROLLBACK, ROLLBACKS = 0.1, 3  # what the learning rate is multiplied by, and how often in a row
 LAG = 2  # steps between the one that is started and the one whose result is read, so that reading never waits
 
 
@@ -71,6 +74,7 @@ def fit(
     monitor: str = "val_loss",
     callbacks: Sequence[Callback] = (),
     resume: str | Path | None = None,
+    bad_numbers: BadNumbers = "stop",
     progress: bool = True,
 ) -> Result:
     """Train a model, one phase after the other.
@@ -97,6 +101,10 @@ def fit(
       callbacks: see `callbacks`; a function of your own is called with an `Event` after each epoch.
       resume: the folder of a `ModelCheckpoint`; training goes on from its latest whole checkpoint, to the same bits as
         if it had never stopped, if all else is given as it was. Where it is empty, training begins.
+      bad_numbers: what is done where the loss, a gradient or a parameter is no number; looked for in every step, and
+        found at the end of the epoch. "stop": training ends, and no callback sees that state. "skip": the batch changes
+        nothing; the row has how many were "skipped". "rollback": the epoch is done again from its beginning, at a tenth
+        of the learning rate for the rest of the phase; the row has the "rollbacks"; after three in a row training ends.
       progress: show a bar on a terminal, or print a line for each epoch.
 
     Raises:
@@ -111,6 +119,8 @@ def fit(
     if not isinstance(callbacks, Sequence) or not all(map(callable, callbacks)):
         raise InputError(f"callbacks are a list of functions of an event; got {callbacks!r:.60}")
     check_seed(seed)
+    if bad_numbers not in get_args(BadNumbers):
+        raise InputError(f"bad_numbers={bad_numbers!r} is not known{nearest(str(bad_numbers), get_args(BadNumbers))}")
     all_metrics = _with_loss(loss, metrics)
     given = [(source, _input_shape(source, normalize)) for source in (train_data, validation) if source is not None]
     for source, its in given:
@@ -126,7 +136,8 @@ def fit(
     if monitor not in figures and monitor != "val_loss":
         raise InputError(f"there is no figure {monitor!r} to monitor{nearest(monitor, figures)}")
     steps = len(order(len(train_data), batch_size, seed=None)[0])
-    same = {"phases": phases, "examples": len(train_data), "batch_size": batch_size, "seed": seed}
+    same: dict[str, Any] = {"phases": phases, "examples": len(train_data), "batch_size": batch_size, "seed": seed}
+    same["bad_numbers"] = bad_numbers
     saved = None if resume is None else _Saved.find(resume, same)
     if saved is not None:
         variables = checkpoint.restore_variables(saved.directory, models.shapes(model, shape)[0], saved.step)
@@ -255,7 +266,8 @@ class _Run:
         state = train.init_state(stage.variables, optimizer, self.whole.key, stage.mask, average=phase.ema is not None)
         state = replace(state, step=state.step + self.done)
         state = state if mesh is None else parallel.replicate(mesh, state)
-        step = stage.make_train_step(phase, optimizer, loss=loss, metrics=metrics)
+        policy: BadNumbers = self.same["bad_numbers"]
+        step = stage.make_train_step(phase, optimizer, loss=loss, metrics=metrics, skip=policy == "skip")
         measured_by: Any = {"loss": loss, "metrics": metrics, "normalize": stage.normalize}
         measured_by |= {"batch_size": batch_size, "mesh": mesh}
         resident = mesh is None and _resident(stage.sources[0], stage.model, stage.variables)
@@ -282,34 +294,37 @@ class _Run:
                 last = len(self.history) - self.begun == phase.epochs
                 actions = self.tell("resume", metrics=self.history[-1], last=last, best=best)
 
-        factor = 1.0  # of the schedule's rate
+        factor, rollbacks = 1.0, 0  # of the schedule's rate; of this epoch
         with _told_to_stop() as told:
             while not any(isinstance(action, Stop) for action in actions):
                 n, epoch = len(self.history) - self.begun, len(self.history) + 1  # n epochs of the phase are done
                 if told or n == phase.epochs:
                     break
-                if (asked := math.prod(a.factor for a in actions if isinstance(a, ScaleRate))) != factor:
+                lowered = rollbacks + sum(row.get("rollbacks", 0) for row in self.history[self.begun :])
+                asked = ROLLBACK**lowered * math.prod(a.factor for a in actions if isinstance(a, ScaleRate))
+                if asked != factor:
                     factor = asked
                     state = replace(state, opt_state=optim.with_rate_factor(state.opt_state, factor))
                     self.note(f"the learning rate is {factor:g} times the schedule's from here on")
+                good = jax.tree.map(jnp.copy, state) if policy == "rollback" else None
                 watch = _Watch(partial(self.tell, "batch"), all_metrics, sums)
                 start = int(state.step) - self.done - n * steps
                 state, sums = run_epoch(state, epoch, start, sums, watch, told)
+                seconds, done = watch.seconds(), int(state.step) - self.done - n * steps
+                wrong = None if sums is None else self._wrong(sums, done, stage, n * steps, factor, schedule)
+                if wrong is not None and rollbacks < ROLLBACKS and good is not None:
+                    rollbacks += 1
+                    self.note(f"{wrong}; epoch {epoch} begins again")
+                elif wrong is not None:
+                    raise InputError(f"{wrong}{f', {rollbacks} times lowered' if rollbacks else ''}; try a lower one")
+                if good is not None and (wrong is not None or done < steps):  # what is done again begins where it did
+                    state, sums = good, None
                 self.whole = stage.whole(state)
-                if int(state.step) < self.done + (n + 1) * steps:
+                if done < steps:
                     break
-                seconds = watch.seconds()
+                if wrong is not None:
+                    continue
                 figures: dict[str, Any] = {**metrics_.compute(all_metrics, sums)}
-                # The last step's update shows in no loss, so the parameters are looked at too, before anything keeps
-                # them.
-                if not math.isfinite(figures["loss"]) or not _finite(state.params):
-                    bad = n * steps + min(int(sums["finite"]), steps - 1)
-                    known, loss_ = math.isfinite(figures["loss"]), figures["loss"]
-                    raise InputError(
-                        f"the {'parameters became nan' if known else f'loss became {loss_}'} in step "
-                        f"{self.done + bad + 1} (epoch {epoch}, phase {phase.name!r}), at the learning rate "
-                        f"{factor * float(schedule(bad)):.3g}; try a lower one"
-                    )
                 if stage.validation is not None:
                     held = evaluate(stage.model, state.variables, stage.validation, **measured_by)
                     figures |= {f"val_{name}": held[name] for name in all_metrics}
@@ -324,6 +339,10 @@ class _Run:
                     "val_seconds": watch.seconds() - seconds,
                     "examples_per_second": (self.training.examples - start * batch_size) / seconds,
                 }
+                if policy == "skip":
+                    row["skipped"] = steps - int(sums["finite"][0])
+                elif policy == "rollback":
+                    row["rollbacks"], rollbacks = rollbacks, 0
                 if keep_best and better(self.training.monitor, row, self.best_row()):
                     best = jax.tree.map(jnp.copy, state.variables)  # the next step takes its memory
                 self.history.append(row)
@@ -339,6 +358,25 @@ class _Run:
                 self.whole = stage.whole(_with_variables(state, best))
         self.begun = len(self.history)
         return self.whole.variables if best is None else stage.joined(best)
+
+    def _wrong(
+        self, sums: Any, done: int, stage: features.Stage, before: int, factor: float, schedule: optax.Schedule
+    ) -> str | None:
+        """What is no number in the steps of an epoch that are done, and since when; None if nothing is, or if batches
+        are skipped and this is not so in all of them."""
+        good, of_loss, *each = (int(count) for count in sums["finite"])
+        if good == done or (self.same["bad_numbers"] == "skip" and good):
+            return None
+        moving = trees.split(stage.variables["params"], stage.mask)[0]
+        first = sorted(trees.paths(moving), key=lambda path: path.split("/"))[each.index(min(each))]
+        loss = float(sums["loss"][0])
+        what = f"{'loss' if of_loss == good else 'update'} became {'nan' if math.isfinite(loss) else loss}"
+        # Once there is one it stays, so the first is in the step after the good ones.
+        return (
+            f"the {what} in step {self.done + before + good + 1} (epoch {len(self.history) + 1}, phase "
+            f"{self.training.phases[self.number].name!r}, first in {first}), at the learning rate "
+            f"{factor * float(schedule(before + good)):.3g}"
+        )
 
     def best_row(self) -> dict[str, Any] | None:
         """The row of the phase's best epoch."""
@@ -655,11 +693,6 @@ def _resident(source: Source, model: Any, variables: Mapping[str, Any]) -> bool:
     memory = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit", 4 << 30)  # a CPU does not say
     fits = isinstance(source, Arrays) and source.inputs.nbytes <= RESIDENT * memory
     return fits and models.loops(model, variables)
-
-
-@jax.jit
-def _finite(tree: Any) -> jax.Array:
-    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
 
 
 def _input_shape(source: Source, normalize: Normalize | None) -> tuple[int, ...]:

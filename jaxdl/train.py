@@ -6,6 +6,7 @@ let `jaxdl.fit` do it.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -91,6 +92,7 @@ def make_train_step(
     augment: Augmentation | None = None,
     normalize: Normalize | None = None,
     axis_name: str | None = None,
+    skip: bool = False,
 ) -> TrainStep:
     """A pure step `(state, batch) -> (state, sums)`.
 
@@ -112,10 +114,13 @@ def make_train_step(
         sums; the metrics are against its own label, which counts at least a half.
       normalize: from pixels to the model's input, `Preprocessing.normalize`.
       axis_name: of the mapped axis under `pmap`: gradients, sums and batch statistics are taken over all of it.
+      skip: a batch whose loss, gradients or updated parameters are no numbers changes nothing but `step`, and its sums
+        are 0.
 
     Returns:
       The step. Its batch is `{"image" | "features": [B,…], "label": [B], "weight": [B]}`; its sums are those of the
-      metrics, and "finite", which is 1 where the loss is a number.
+      metrics, and "finite", float32 `[2+P]`: 1 where all of this, the loss, and by path the gradient and the new value
+      of each of the P trainable parameters are numbers.
     """
     metrics = {"accuracy": accuracy} if metrics is None else metrics
     frozen = frozenset() if trainable is None else trees.frozen_modules(trainable)
@@ -159,17 +164,32 @@ def make_train_step(
             return loss_scale * (each(outputs, labels) * weights).sum() / total_weight, (outputs, model_state)
 
         grads, (outputs, model_state) = jax.grad(objective, has_aux=True)(moving)
-        updates, opt_state = optimizer.update(over_all(grads), state.opt_state, moving)
-        moving = optax.apply_updates(moving, updates)
+        grads = over_all(grads)
+        updates, opt_state = optimizer.update(grads, state.opt_state, moving)
+        moved_to = optax.apply_updates(moving, updates)
         average = state.average
         if ema is not None:
             before, after = (optax.tree.get(tree, "updates_made") for tree in (state.opt_state, opt_state))
             moved = True if after is None else after > before
-            average = jax.tree.map(lambda old, new: jnp.where(moved, ema * old + (1 - ema) * new, old), average, moving)
+            average = jax.tree.map(
+                lambda old, new: jnp.where(moved, ema * old + (1 - ema) * new, old), average, moved_to
+            )
         figures = {"loss": mean(each), **metrics}
         sums = over_all({name: metric.update(outputs, labels, weights) for name, metric in figures.items()})
-        sums["finite"] = jnp.isfinite(sums["loss"][0]).astype(jnp.float32)
-        return TrainState(state.step + 1, trees.join(moving, still), model_state, opt_state, state.key, average), sums
+        # A scaled loss may overflow: the optimizer leaves that batch out.
+        right = [jnp.isfinite(sums["loss"][0])] + [
+            (jnp.isfinite(gradient).all() | (loss_scale > 1)) & jnp.isfinite(parameter).all()
+            for gradient, parameter in zip(jax.tree.leaves(grads), jax.tree.leaves(moved_to), strict=True)
+        ]
+        good = jnp.stack(right).all()
+        if skip:
+            after, before = (moved_to, model_state, opt_state, average), (moving, state.model_state, state.opt_state)
+            kept = jax.tree.map(partial(jnp.where, good), after, (*before, state.average))
+            moved_to, model_state, opt_state, average = kept
+            sums = jax.tree.map(lambda leaf: jnp.where(good, leaf, 0), sums)
+        sums["finite"] = jnp.stack([good, *right]).astype(jnp.float32)
+        params = trees.join(moved_to, still)
+        return TrainState(state.step + 1, params, model_state, opt_state, state.key, average), sums
 
     return step
 

@@ -6,8 +6,9 @@ from conftest import fill
 from sklearn.metrics import accuracy_score, log_loss
 
 import jaxdl
-from jaxdl import data, losses, metrics, models, parallel
+from jaxdl import data, losses, metrics, models, optim, parallel, train
 from jaxdl.augment import Affine, CutMix, MixUp, OneOf
+from jaxdl.callbacks import LambdaCallback, ModelCheckpoint
 from jaxdl.errors import InputError
 from jaxdl.optim import Phase
 from jaxdl.transfer import Recipe
@@ -332,19 +333,95 @@ def test_several_heads_are_trained_together():
         jaxdl.fit(model, source, phases=Phase(1, 0.1))
 
 
+def with_a_hole():
+    """Blobs of which one is no number: it is in one of five batches."""
+    inputs = np.asarray(blobs(40).inputs).copy()
+    inputs[17] = np.nan
+    return data.Arrays(inputs, blobs(40).labels, tuple("abc"))  # `from_arrays` does not take it
+
+
 def test_a_loss_that_is_no_number_stops_at_its_step():
     model = models.create("dense", 3)
-    inputs = np.asarray(blobs(40).inputs).copy()
-    inputs[17] = np.nan  # it is in one batch of five
     rows = data.order(40, 8, seed=0, epoch=1)[0]
     step = int(np.flatnonzero((rows == 17).any(1))[0]) + 1
-    source = data.Arrays(inputs, blobs(40).labels, tuple("abc"))  # `from_arrays` does not take it
     phase = Phase(2, 0.1, schedule="constant", warmup=0)
     for resident in (True, False):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("jaxdl.loop._resident", lambda *_, on=resident: on)
             with pytest.raises(InputError, match=rf"became nan in step {step} \(epoch 1.*at the learning rate 0.1;"):
-                jaxdl.fit(model, source, phases=phase, batch_size=8, progress=False)
+                jaxdl.fit(model, with_a_hole(), phases=phase, batch_size=8, progress=False)
+
+
+@pytest.mark.parametrize("resident", [True, False])
+def test_a_batch_that_is_skipped_is_as_if_it_had_never_been(resident, monkeypatch):
+    monkeypatch.setattr("jaxdl.loop._resident", lambda *_: resident)
+    model, optimizer = models.create("dense", 3, hidden=(4,)), "adam"
+    phase = Phase(3, 0.1, optimizer=optimizer, schedule="constant", warmup=0, ema=0.5)
+    options = {"variables": fill(model, (2,)), "batch_size": 8, "progress": False, "bad_numbers": "skip"}
+    result = jaxdl.fit(model, with_a_hole(), phases=phase, **options)
+    rule = optim.make_optimizer(phase, optim.make_schedule(phase, 15))
+    state = train.init_state(fill(model, (2,)), rule, jax.random.key(0), average=True)
+    step = jax.jit(train.make_train_step(model, rule, ema=0.5))
+    losses_ = []
+    for epoch in (1, 2, 3):
+        for batch in data.batches(with_a_hole(), 8, seed=0, epoch=epoch):
+            if np.isfinite(batch["features"]).all():
+                state, sums = step(state, batch)
+                losses_.append(sums["loss"])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), result.variables, state.variables)
+    assert [row["skipped"] for row in result.history] == [1, 1, 1]
+    assert result.history[-1]["loss"] == pytest.approx(float(np.divide(*np.sum(losses_[-4:], 0))), rel=1e-5)
+    assert int(result.state.step) == 15
+    inputs = np.full((40, 2), np.nan, np.float32)
+    with pytest.raises(InputError, match=r"became nan in step 1 .*first in dense_0/bias"):
+        jaxdl.fit(model, data.Arrays(inputs, blobs(40).labels, tuple("abc")), phases=phase, **options)
+
+
+def test_an_epoch_that_is_rolled_back_is_one_at_a_lower_rate(tmp_path):
+    draw = np.random.default_rng(0)
+    x = draw.normal(size=(60, 1)).astype(np.float32)
+    source, model = data.from_arrays(x, x[:, 0] * 2), models.create("neuron", 1)
+    options = {"loss": losses.squared_error, "metrics": {"error": metrics.mae}, "variables": fill(model, (1,))}
+    options |= {"batch_size": 1, "progress": False}
+    plain = {"optimizer": "gradient-descent", "schedule": "constant", "warmup": 0, "weight_decay": 0, "clip_norm": None}
+
+    def fit(rate, **more):
+        return jaxdl.fit(model, source, phases=Phase(3, rate, **plain), **options, **more)
+
+    heard = []
+    listen = LambdaCallback(epoch=lambda event: heard.append(int(event.state.step)))
+    rolled = fit(5.0, bad_numbers="rollback", callbacks=[listen, ModelCheckpoint(tmp_path / "whole", every=0)])
+    assert [row["rollbacks"] for row in rolled.history] == [1, 0, 0]
+    assert heard == [60, 120, 180]
+    lower = fit(0.5)
+    np.testing.assert_allclose(rolled.history.column("learning_rate"), lower.history.column("learning_rate"))
+    for a, b in zip(jax.tree.leaves(rolled.variables), jax.tree.leaves(lower.variables), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+    def fail(event):
+        if event.epoch == 2:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fit(5.0, bad_numbers="rollback", callbacks=[ModelCheckpoint(tmp_path / "failed", every=0), fail])
+    resumed = fit(5.0, bad_numbers="rollback", resume=tmp_path / "failed")
+    for a, b in zip(jax.tree.leaves(rolled.variables), jax.tree.leaves(resumed.variables), strict=True):
+        np.testing.assert_array_equal(a, b)
+    with pytest.raises(InputError, match=r"learning rate 1e\+20, 3 times lowered; try a lower one"):
+        fit(1e23, bad_numbers="rollback")
+    with pytest.raises(InputError, match="bad_numbers='rolback' is not known; the nearest: rollback"):
+        fit(1.0, bad_numbers="rolback")
+
+
+def test_the_first_update_that_is_no_number_is_named():
+    """A gradient overflows, while the loss is 0."""
+    model, phase = models.create("neuron", 1), Phase(1, 0.1, optimizer="sgd", warmup=0, clip_norm=None)
+    variables = jax.tree.map(np.zeros_like, fill(model, (1,)))
+    options = {"loss": lambda outputs, labels: 1e30 * outputs[:, 0], "metrics": {}, "variables": variables}
+    source = data.from_arrays(np.full((8, 1), 1e20, np.float32), np.ones(8))
+    reason = r"the update became nan in step 1 \(.*, first in head/kernel\), at the learning rate 0.1; try a lower"
+    with pytest.raises(InputError, match=reason):
+        jaxdl.fit(model, source, phases=phase, batch_size=8, progress=False, **options)
 
 
 def test_the_last_good_state_is_the_last_that_callbacks_see():
@@ -356,7 +433,7 @@ def test_the_last_good_state_is_the_last_that_callbacks_see():
 
     # The second step's update overflows; no loss of the first two epochs, of one step each, shows it.
     phase = Phase(5, 1e38, schedule="constant", warmup=0, optimizer="sgd", clip_norm=None)
-    with pytest.raises(InputError, match=r"the (parameters|loss) became nan in step \d"):
+    with pytest.raises(InputError, match=r"the (update|loss) became nan in step \d"):
         jaxdl.fit(model, blobs(8), phases=phase, batch_size=8, callbacks=[keep], progress=False)
     for params in seen:
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))

@@ -184,7 +184,7 @@ def test_after_an_overflow_the_scale_falls_until_the_step_moves():
     step = jax.jit(train.make_train_step(model, optimizer, loss=huge, metrics={}, ema=0.5, normalize=normalize))
     for n in range(1, 16):
         state, sums = step(state, batch())
-        assert sums["finite"] == 1
+        assert sums["finite"].all()
         if int(optax.tree.get(state.opt_state, "updates_made")):
             break
         assert float(optax.tree.get(state.opt_state, "loss_scale")) == 2.0 ** (15 - n)
