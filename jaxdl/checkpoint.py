@@ -17,8 +17,9 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -152,26 +153,31 @@ def _write(path: Path, items: Mapping[str, Any], manifest: Mapping[str, Any], ke
     if path.exists():
         raise InputError(f"{path} is saved already")
     draft = path.with_name(f"{path.name}.draft-tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _orbax().save_checkpointables(draft, dict(items))
-        files = {file.relative_to(draft).as_posix(): _digest(file.read_bytes()) for file in _files(draft)}
-        arrays = {f"{item}/{name}": _described(leaf) for item in items for name, leaf in _named(items[item]).items()}
-        manifest = {**manifest, "arrays": arrays, "files": files}
-        text = json.dumps({"sha256": _digest(json.dumps(manifest).encode()), "manifest": manifest}, indent=1)
-        (draft / MANIFEST).write_text(text)
-        _sync(*draft.rglob("*"), draft)
-        draft.rename(path)
-        _sync(path.parent)
-    except Exception as error:  # orbax lets through whatever its backends raise
-        for _ in range(20):  # threads of orbax may still be writing
-            _clean(path.parent)
-            time.sleep(0.05)
-        if "No space left" in str(error):  # from the system, by way of tensorstore
-            raise InputError(f"the disk is full: cannot save {path}; free some space") from None
-        if isinstance(error, OSError):
-            raise InputError(f"cannot save {path}: {error.strerror or error}") from None
-        raise
+    with _loops_closed():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _orbax().save_checkpointables(draft, dict(items))
+            files = {file.relative_to(draft).as_posix(): _digest(file.read_bytes()) for file in _files(draft)}
+            arrays = {
+                f"{item}/{name}": _described(leaf) for item in items for name, leaf in _named(items[item]).items()
+            }
+            manifest = {**manifest, "arrays": arrays, "files": files}
+            text = json.dumps({"sha256": _digest(json.dumps(manifest).encode()), "manifest": manifest}, indent=1)
+            (draft / MANIFEST).write_text(text)
+            _sync(*draft.rglob("*"), draft)
+            draft.rename(path)
+            _sync(path.parent)
+        except Exception as error:  # orbax lets through whatever its backends raise
+            for _ in range(20):  # threads of orbax may still be writing
+                _clean(path.parent)
+                time.sleep(0.05)
+            if "No space left" in str(error):  # from the system, by way of tensorstore
+                raise InputError(f"the disk is full: cannot save {path}; free some space") from None
+            if isinstance(error, OSError) or "os_error_code" in str(error):
+                raise InputError(
+                    f"cannot save {path}: {getattr(error, 'strerror', None) or _first_line(error)}"
+                ) from None
+            raise
     saved = set(steps(path.parent))
     if keep is not None and saved.issuperset(keep):
         for step in saved.difference(keep):
@@ -359,8 +365,9 @@ def _read(path: Path, like: Mapping[str, Any]) -> dict[str, Any]:
         items: dict[str, Any] = _orbax().load_checkpointables(path, jax.tree.map(_abstract, dict(like)))
     except Exception as error:  # it lets through whatever its backends raise; the files are not to blame
         wrote, reads = manifest["versions"]["orbax-checkpoint"], version("orbax-checkpoint")
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"orbax {reads} cannot read {path}, which orbax {wrote} wrote: {reason:.200}") from error
+        raise InputError(
+            f"orbax {reads} cannot read {path}, which orbax {wrote} wrote: {_first_line(error)}"
+        ) from error
     for item in items:
         for name, leaf in _named(items[item]).items():
             if _described(leaf) != manifest["arrays"][f"{item}/{name}"]:
@@ -431,6 +438,26 @@ def _named(tree: Any) -> dict[str, Any]:
 def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
     sharding = getattr(leaf, "sharding", None) or jax.sharding.SingleDeviceSharding(jax.devices()[0])
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
+@contextmanager
+def _loops_closed() -> Iterator[None]:
+    """Where one file cannot be written, the others end after the loop that waits for them, which they complain of."""
+    before = sys.unraisablehook
+
+    def hook(told: Any) -> None:
+        if str(told.exc_value) != "Event loop is closed":
+            before(told)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 @cache

@@ -276,7 +276,7 @@ def _config(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} is not a run directory: it has no config.json")
     try:
         config: dict[str, Any] = json.loads(file.read_bytes())
-        right = config | {name: kept[name] for name in ("model", "classes", "preprocessing") if name in kept}
+        right = config | {name: kept[name] for name in ("model", "classes", "preprocessing", "monitor") if name in kept}
     except (OSError, ValueError, TypeError) as error:
         if not kept:
             raise InputError(f"{path}: a file of this run is damaged ({error!r})") from None
