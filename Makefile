@@ -11,6 +11,7 @@
 #   make bench-loop               what `fit` costs beside a bare loop and Keras; writes benchmarks/results/loop.json
 #   make bench-input              decoding, loading, augmentation and dense nets beside Pillow, grain, Keras and PyTorch; writes benchmarks/results/input.json
 #   make plan                     what training takes on TPUs, by compiled steps; an hour or more; writes docs/scale.md
+#   make faults                   trainings that are killed, starved and damaged, and what became of them; writes benchmarks/results/faults.json
 #   make parity                   every EfficientNet against the PyTorch and Keras ones; writes docs/parity.md
 
 PYTHON ?= python3
@@ -18,7 +19,7 @@ TESTS ?=
 VENV := .venv$(if $(filter-out python3,$(PYTHON)),-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])'))
 BIN := $(VENV)/bin
 
-.PHONY: demo pictures notebooks test lint format parity plan bench-efficientnet bench-cnn bench-transfer bench-input bench-loop constraints clean
+.PHONY: demo pictures notebooks test lint format parity plan bench-efficientnet bench-cnn bench-transfer bench-input bench-loop faults constraints clean
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/python -m experiments.demo
@@ -61,6 +62,9 @@ bench-loop: .venv-peers/.installed
 
 bench-input: .venv-peers/.installed
 	.venv-peers/bin/python -m benchmarks.input
+
+faults: $(VENV)/.installed-dev
+	$(BIN)/python -m benchmarks.faults
 
 # An environment of its own for what the library is compared with, made by plain pip.
 .venv-peers/.installed: pyproject.toml constraints.txt benchmarks/peers.txt

@@ -171,12 +171,12 @@ def _write(path: Path, items: Mapping[str, Any], manifest: Mapping[str, Any], ke
             for _ in range(20):  # threads of orbax may still be writing
                 _clean(path.parent)
                 time.sleep(0.05)
-            if "No space left" in str(error):  # from the system, by way of tensorstore
+            if "No space left" in str(error):
                 raise InputError(f"the disk is full: cannot save {path}; free some space") from None
-            if isinstance(error, OSError) or "os_error_code" in str(error):
-                raise InputError(
-                    f"cannot save {path}: {getattr(error, 'strerror', None) or _first_line(error)}"
-                ) from None
+            of_system = re.search(r"([^:]+) \[(os_error_code|OS error)", str(error))  # by way of tensorstore
+            if isinstance(error, OSError) or of_system is not None:
+                reason = of_system[1].strip() if of_system else getattr(error, "strerror", None) or error
+                raise InputError(f"cannot save {path}: {reason}") from None
             raise
     saved = set(steps(path.parent))
     if keep is not None and saved.issuperset(keep):
