@@ -9,6 +9,7 @@
 #   make bench-cnn                a small CNN beside Flax, Keras and PyTorch; writes benchmarks/results/cnn.json
 #   make bench-transfer           a new head on a frozen EfficientNet-B0 beside Keras and PyTorch; writes benchmarks/results/transfer.json
 #   make bench-loop               what `fit` costs beside a bare loop and Keras; writes benchmarks/results/loop.json
+#   make bench-checkpoints        what it costs to keep every epoch; writes benchmarks/results/checkpoints.json
 #   make bench-input              decoding, loading, augmentation and dense nets beside Pillow, grain, Keras and PyTorch; writes benchmarks/results/input.json
 #   make plan                     what training takes on TPUs, by compiled steps; an hour or more; writes docs/scale.md
 #   make faults                   trainings that are killed, starved and damaged, and what became of them; writes benchmarks/results/faults.json
@@ -19,7 +20,7 @@ TESTS ?=
 VENV := .venv$(if $(filter-out python3,$(PYTHON)),-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])'))
 BIN := $(VENV)/bin
 
-.PHONY: demo pictures notebooks test lint format parity plan bench-efficientnet bench-cnn bench-transfer bench-input bench-loop faults constraints clean
+.PHONY: demo pictures notebooks test lint format parity plan bench-efficientnet bench-cnn bench-transfer bench-input bench-loop bench-checkpoints faults constraints clean
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/python -m experiments.demo
@@ -62,6 +63,9 @@ bench-loop: .venv-peers/.installed
 
 bench-input: .venv-peers/.installed
 	.venv-peers/bin/python -m benchmarks.input
+
+bench-checkpoints: $(VENV)/.installed-dev
+	$(BIN)/python -m benchmarks.checkpoints
 
 faults: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks.faults

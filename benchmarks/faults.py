@@ -134,7 +134,7 @@ def run(
 def start(kind: str, folder: Path, **happens: Any) -> Any:
     """A process; what it needs is imported once for all of them."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["benchmarks.faults", "orbax.checkpoint.v1"])
+    context.set_forkserver_preload(["jaxdl.cli", "orbax.checkpoint.v1"])
     process = context.Process(target=run, args=(kind, folder), kwargs=happens)
     process.start()
     return process

@@ -57,6 +57,7 @@ class Saver:
         self._config = config
         self._pool = ThreadPoolExecutor(1, "checkpoint")
         self._pending: deque[Future[None]] = deque()
+        self._pool.submit(_orbax)  # takes more than half a second, while the first step is compiled
         if self.directory.is_dir():
             _clean(self.directory)
 

@@ -1,0 +1,114 @@
+"""What checkpoints cost: training that keeps every epoch, beside the same without: `make bench-checkpoints`.
+
+Turns of some epochs with and without them follow each other in one training, so that a machine that slows down slows
+both. A turn with them ends when the last is on the disk: what nothing hides is counted.
+"""
+
+import argparse
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import sklearn.datasets
+
+import jaxdl
+from benchmarks.record import spread, write
+from jaxdl import callbacks, checkpoint, data, models, parallel, transfer
+from jaxdl.callbacks import ModelCheckpoint, Stop
+from jaxdl.optim import Phase
+
+FOREVER = 10**6
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is timed."""
+
+    what: str
+    start: Callable[[callbacks.Callback], Any]
+    epochs: int  # in a turn
+    rounds: int
+    every: float = 0.0  # seconds between two saves, at least
+
+
+def fine_tuning(watch: callbacks.Callback, count: int = 384) -> Any:
+    """All of EfficientNet-Lite0, at the recipe's settings."""
+    pixels = np.random.default_rng(0).integers(0, 256, (count, 224, 224, 3), np.uint8)
+    model = models.create("efficientnet_lite0", 10)
+    variables = models.init(model, jax.random.key(0), (224, 224, 3))
+    (*_, phase) = transfer.fine_tune(variables["params"], transfer.Recipe(epochs=FOREVER))
+    normalize = data.Preprocessing(224, mean=(127.0,) * 3, std=(128.0,) * 3).normalize
+    source = data.from_arrays(pixels, np.arange(count) % 10)
+    return jaxdl.fit(
+        model, source, phases=phase, variables=variables, normalize=normalize, monitor="loss", callbacks=[watch]
+    )
+
+
+def digits(watch: callbacks.Callback) -> Any:
+    """A dense net (64-100-10) on scikit-learn's 1,797 digits."""
+    found = sklearn.datasets.load_digits()
+    source = data.from_arrays((found.data / 16).astype(np.float32), found.target)
+    phase = Phase(FOREVER, 1e-3)
+    return jaxdl.fit(models.create("dense", 10), source, phases=phase, monitor="loss", callbacks=[watch])
+
+
+WORKS = (
+    Work("fine-tuning EfficientNet-Lite0 @224, epochs of 384 images, each of them kept", fine_tuning, 2, 4),
+    Work("a dense net on 1,797 digits, kept every 10 s", digits, 1000, 6, callbacks.SAVE_EVERY),
+)
+
+
+def measure(work: Work) -> dict[str, Any]:
+    """The seconds of turns without and with checkpoints, and what these add, turn by turn."""
+    taken: tuple[list[float], list[float]] = ([], [])
+    with tempfile.TemporaryDirectory() as folder:
+        keep = ModelCheckpoint(Path(folder), every=work.every)
+        begun, first = time.perf_counter(), 1 + work.epochs  # ahead of it a turn that is not counted, for compiling
+
+        def watch(event: callbacks.Event) -> Stop | None:
+            nonlocal begun
+            turn, ends = (event.epoch - first) // work.epochs, (event.epoch + 1 - first) % work.epochs == 0
+            if turn >= 0 and turn % 2:
+                keep(event)
+                if ends:
+                    keep(replace(event, kind="end"))  # waits
+            if ends:
+                if turn >= 0:
+                    taken[turn % 2].append(time.perf_counter() - begun)
+                    if turn % 2 == 0:
+                        keep(replace(event, kind="begin"))
+                begun = time.perf_counter()
+            return Stop("measured") if ends and turn == 2 * work.rounds - 1 else None
+
+        work.start(watch)
+        size = sum(len(file.read_bytes()) for file in Path(folder).rglob("*") if file.is_file())
+        kept = len(checkpoint.steps(folder))
+    without, with_ = taken
+    cost = (np.array(with_) / np.array(without) - 1).tolist()
+    facts = {"megabytes": size / kept / 1e6, "load": os.getloadavg()[1]}
+    return {"what": work.what, "without": spread(without), "with": spread(with_), "cost": spread(cost), **facts}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.parse_args()
+    parallel.configure()
+    rows = []
+    for work in WORKS:
+        rows.append(row := measure(work))
+        cost, seconds = row["cost"], row["with"]["median"] - row["without"]["median"]
+        print(f"{row['what']}: {100 * cost['median']:+.1f} % ({100 * cost['q25']:+.1f} to {100 * cost['q75']:+.1f})")
+        print(
+            f"  {seconds:+.2f} s in {row['without']['median']:.1f} s; {row['megabytes']:.1f} MB, load {row['load']:.1f}"
+        )
+    print(write("checkpoints", {"command": "make bench-checkpoints", "costs": rows}, ("orbax-checkpoint",)))
+
+
+if __name__ == "__main__":
+    main()
