@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
@@ -215,9 +214,10 @@ class ModelCheckpoint:
     every: float = SAVE_EVERY
     config: Mapping[str, Any] | None = None
     kinds = ("begin", "epoch", "interrupt", "end")
-    _waiting: dict[str, dict[str, Any]] = field(default_factory=dict, init=False, repr=False)
+    _waiting: dict[int, dict[str, Any]] = field(default_factory=dict, init=False, repr=False)
     _saver: checkpoint.Saver = field(init=False, repr=False)
     _kept: set[int] = field(default_factory=set, init=False, repr=False)
+    _best: Mapping[str, Any] | None = field(default=None, init=False, repr=False)
     _saved: float = field(default=0.0, init=False, repr=False)
 
     def __call__(self, event: Event) -> None:
@@ -226,31 +226,35 @@ class ModelCheckpoint:
             self._kept = set(checkpoint.steps(self.directory))
             if self._kept and int(event.state.step) not in self._kept:
                 raise InputError(f"{self.directory} holds checkpoints already; continue them with resume, or move them")
+            self._best = event.history.best(monitor)
             self._saver = checkpoint.Saver(self.directory, plain(self.config))
             self._saved = time.monotonic()
             return
         due = event.kind != "epoch" or event.last or time.monotonic() - self._saved > self.every
         if event.kind != "end":
+            step = int(event.state.step)
+            if event.kind == "epoch" and better(monitor, event.metrics, self._best):
+                self._best = event.metrics
             # A state that waits is a copy, as the next step takes its memory.
-            state = event.state if due else jax.tree.map(jnp.copy, event.state)
-            self._waiting["last"] = {"state": state, "best": event.best, "place": event.place}
-            if event.kind == "epoch" and event.history.best(monitor) is event.history[-1]:
-                self._waiting["best"] = self._waiting["last"]
+            state = event.state if due else checkpoint.copied(event.state)
+            best = self._best["step"] if self._best else None
+            self._waiting = {n: waiting for n, waiting in self._waiting.items() if n == best}
+            self._waiting[step] = {"state": state, "best": event.best, "place": event.place}
         try:
             if due:
-                self._save(event.history.best(monitor))
+                self._save()
         finally:
             if event.kind == "end":
                 self._saver.close()
 
-    def _save(self, best: Mapping[str, Any] | None) -> None:
+    def _save(self) -> None:
         """Write what waits, if anything does; what is neither the best nor the last is removed then."""
-        waiting = {int(each["state"].step): each for each in self._waiting.values()}
+        best = {self._best["step"]} if self._best else set()
+        for step in sorted(self._waiting.keys() - self._kept):
+            self._kept = {step} | (best & (self._kept | self._waiting.keys()))
+            waiting = self._waiting[step] | {"place": plain(self._waiting[step]["place"])}
+            self._saver.save(**waiting, keep=self._kept)
         self._waiting.clear()
-        for step in sorted(waiting.keys() - self._kept):
-            self._kept = {step, *({best["step"]} & (self._kept | waiting.keys()) if best else ())}
-            state, place = waiting[step]["state"], plain(waiting[step]["place"])
-            self._saver.save(state, best=waiting[step]["best"], place=place, keep=self._kept)
         self._saved = time.monotonic()
 
 

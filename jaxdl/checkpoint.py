@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxdl import trees
@@ -136,6 +137,16 @@ def _finish() -> None:
 # Ahead of the end of all thread pools, which orbax needs to write; what `atexit` registers comes after it, and so does
 # waiting for threads.
 threading._register_atexit(_finish)  # type: ignore[attr-defined]
+
+
+def copied(state: TrainState) -> TrainState:
+    """A state on the host, which no step can take the memory of."""
+
+    def copy(leaf: Any) -> Any:
+        return jnp.copy(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else np.array(leaf)
+
+    whole: TrainState = jax.tree.map(copy, state)
+    return whole
 
 
 def save(
