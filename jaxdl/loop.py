@@ -5,6 +5,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -191,12 +192,16 @@ class _Saved:
         step = checkpoint.newest(directory)
         if step is None:
             return None
-        place = checkpoint.place(directory, step)
+        manifest = checkpoint.manifest(directory, step)
+        place = manifest["place"]
         if not place:
             raise InputError(f"{directory} was not saved by a ModelCheckpoint, so it does not tell how to go on")
         for name, was in place.pop("same").items():
             if was != plain(same[name]):
                 raise InputError(f"{directory} holds another training, of other {name}: {was}, not {plain(same[name])}")
+        was, is_ = manifest["versions"] | manifest["topology"], checkpoint.versions() | checkpoint.topology()
+        if other := [f"{name} {was.get(name)}, not {is_[name]}" for name in is_ if was.get(name) != is_[name]]:
+            warnings.warn(f"{directory} was saved with {', '.join(other)}: the last bits may be others", stacklevel=3)
         return cls(directory, step, **place | {"history": History(place["history"])})
 
 

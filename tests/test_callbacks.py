@@ -264,12 +264,48 @@ def test_a_training_that_is_told_to_stop_goes_on_in_the_middle_of_an_epoch(tmp_p
     assert timeless(directory / "rows") == timeless(tmp_path / "whole" / "rows")
 
 
+def test_other_versions_and_devices_are_told(tmp_path, monkeypatch):
+    fit(Phase(1, 0.1), callbacks=[ModelCheckpoint(tmp_path)])
+    monkeypatch.setattr(checkpoint, "topology", lambda: {"platform": "cpu", "devices": 7, "processes": 1})
+    with pytest.warns(UserWarning, match="was saved with devices 8, not 7: the last bits may be others"):
+        fit(Phase(1, 0.1), resume=tmp_path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_between_phases_waits_for_what_is_being_written(number, tmp_path):
+    def stop(event):
+        if event.number == 1:
+            os.kill(os.getpid(), number)
+
+    phases = (Phase(2, 0.1, name="one"), Phase(2, 0.1, name="two"))
+    with pytest.raises(KeyboardInterrupt) as told:
+        fit(phases, callbacks=[ModelCheckpoint(tmp_path / "run"), LambdaCallback(phase=stop)])
+    assert isinstance(told.value, Interrupted) == (number == signal.SIGTERM)
+    assert checkpoint.newest(tmp_path / "run") == 10
+    assert len(fit(phases, resume=tmp_path / "run").history) == 4
+
+
+def test_an_end_that_fails_does_not_keep_others_from_theirs(tmp_path):
+    def fail(event):
+        raise OSError("cannot close")
+
+    with pytest.raises(OSError, match="cannot close"):
+        fit(callbacks=[LambdaCallback(end=fail), ModelCheckpoint(tmp_path)])
+    assert checkpoint.newest(tmp_path) == 30
+
+
 def test_only_the_same_training_goes_on(tmp_path):
     fit(Phase(2, 0.1), callbacks=[ModelCheckpoint(tmp_path / "run")])
     with pytest.raises(InputError, match="another training, of other batch_size: 8, not 4"):
         fit(Phase(2, 0.1), resume=tmp_path / "run", batch_size=4)
     with pytest.raises(InputError, match="of other phases"):
         fit(Phase(3, 0.1), resume=tmp_path / "run")
+    with pytest.raises(InputError, match="of other bad_numbers: stop, not skip"):
+        fit(Phase(2, 0.1), resume=tmp_path / "run", bad_numbers="skip")
+    wider = models.create("dense", 3, hidden=(5,))
+    with pytest.raises(InputError, match="was saved for another model"):
+        jaxdl.fit(wider, source(), source(20, 1), phases=Phase(2, 0.1), resume=tmp_path / "run", batch_size=8)
+    assert not (tmp_path / "run" / checkpoint.QUARANTINE).exists()
     with pytest.raises(InputError, match="no folder"):
         fit(resume=tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
