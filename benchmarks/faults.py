@@ -277,7 +277,7 @@ def run_files(work: Path, seed: int = 0) -> list[Outcome]:
         outcomes.append(Outcome(f"{name} of a run damaged", 4 * len(DAMAGE), lost))
     best = folder / "checkpoints" / f"{right[4]:08d}" / checkpoint.MANIFEST
     best.unlink()
-    outcomes.append(Outcome("the best checkpoint of a run damaged", 1, seen()[4] == right[4]))
+    outcomes.append(Outcome("the best checkpoint of a run damaged", 1, int(seen()[4] == right[4])))
     return outcomes
 
 
@@ -317,7 +317,7 @@ def full(work: Path) -> list[Outcome]:
                     file.write(bytes(4096))
             right = finish(start("fit", folder)) == 2 and _untouched(folder)
             ballast.unlink()
-            outcomes.append(Outcome("disk full", 1, not (right and same(folder, work, "fit"))))
+            outcomes.append(Outcome("disk full", 1, int(not (right and same(folder, work, "fit")))))
         finally:
             subprocess.run(["umount", small], check=True)
     lost = 0

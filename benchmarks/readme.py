@@ -1,6 +1,7 @@
 """Write the tables of what was measured, from `results/`: `python -m benchmarks.readme`.
 
-All of it goes into this folder's README.md, some rows of it into that of the repository.
+All ratios go into this folder's README.md and some of them into that of the repository; faults and what checkpoints
+cost into docs/runs.md.
 """
 
 import json
@@ -49,8 +50,8 @@ def table(record: dict[str, Any]) -> list[str]:
         lines.append(f"| {what} | {' | '.join(cells)} |")
     versions = record["versions"]
     packages = ", ".join(f"{name} {versions[name]}" for name in ("jax", "keras", "torch") if name in versions)
-    where = f"{record['machine']}, {record['device']}; Python {versions['python']}, {packages}; {record['date']}."
-    return [*lines, "", where, ""]
+    said = f"{record['machine']}, {record['device']}; Python {versions['python']}, {packages}; {record['date']}."
+    return [*lines, "", said, ""]
 
 
 def headlines(records: dict[str, dict[str, Any]]) -> list[str]:
@@ -60,21 +61,51 @@ def headlines(records: dict[str, dict[str, Any]]) -> list[str]:
         found = ratios(records[name])[what]
         cells = [f"{figure(found[peer]['median'])} ×" if peer in found else "–" for peer in PEERS]
         lines.append(f"| {what} | {' | '.join(cells)} |")
-    return [*lines, ""]
+    return lines
 
 
-def write(path: Path, lines: list[str]) -> None:
-    """Put lines between the marks of a page."""
-    text = re.sub(
-        r"(?<=<!-- results -->\n).*?(?=<!-- /results -->)", "\n".join(lines), path.read_text(), flags=re.DOTALL
-    )
-    path.write_text(text)
+def faults(record: dict[str, Any]) -> list[str]:
+    """What was done to trainings, and how many were lost."""
+    rows = [f"| {each['fault']} | {each['tries']} | {each['lost']} |" for each in record["faults"] if each["tries"]]
+    skipped = [f"{each['fault']}: {each['note']}." for each in record["faults"] if not each["tries"]]
+    tries, lost = (sum(each[name] for each in record["faults"]) for name in ("tries", "lost"))
+    head = ["| fault | tries | lost |", "|---|---|---|"]
+    return [*head, *rows, f"| all | **{tries}** | **{lost}** |", "", *skipped, f"{where(record)}."]
+
+
+def costs(record: dict[str, Any]) -> list[str]:
+    """What checkpoints add to the time of training."""
+    lines = [f"What checkpoints add to the time of training (`{record['command']}`; median and quartiles):", ""]
+    lines += ["| | a checkpoint | wall time | processor's time |", "|---|---|---|---|"]
+    for row in record["costs"]:
+        cells = []
+        for clock in ("", "processor_"):
+            cost = {name: f"{100 * row[f'{clock}cost'][name]:+.1f}" for name in ("median", "q25", "q75")}
+            seconds = row[f"{clock}without"]["median"]
+            cells.append(f"{cost['median']} % ({cost['q25']} to {cost['q75']}) of {seconds:.1f} s")
+        lines.append(f"| {row['what']} | {row['megabytes']:.1f} MB | {' | '.join(cells)} |")
+    loads = ", ".join(f"{row['load']:.0f}" for row in record["costs"])
+    return [*lines, "", f"{where(record)}; load {loads}."]
+
+
+def where(record: dict[str, Any]) -> str:
+    return f"{record['machine']}; jax {record['versions']['jax']}; {record['date']}"
+
+
+def between(path: Path, mark: str, lines: list[str]) -> None:
+    """Put lines between two marks."""
+    pattern = rf"(?<=<!-- {mark} -->\n).*?(?=<!-- /{mark} -->)"
+    path.write_text(re.sub(pattern, lambda _: "\n".join([*lines, ""]), path.read_text(), flags=re.DOTALL))
 
 
 def main() -> None:
     records = {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"), reverse=True)}
-    write(EVERYTHING, [line for record in records.values() if "rows" in record for line in table(record)])
-    write(README, headlines(records))
+    tables = [line for record in records.values() if "rows" in record for line in table(record)]
+    between(EVERYTHING, "results", tables[:-1])
+    between(README, "results", headlines(records))
+    for mark, write in (("faults", faults), ("checkpoints", costs)):
+        if mark in records:
+            between(README.parent / "docs" / "runs.md", mark, write(records[mark]))
 
 
 if __name__ == "__main__":
