@@ -236,12 +236,9 @@ def feed(library: str, work: Work) -> Prepared:
     def call() -> None:
         nonlocal state, n
         n += 1
-        fed = (
-            ((None, one),) * STEPS
-            if library == "held"
-            else parallel.feed(None, data.batches(source, BATCH, seed=0, epoch=n))
-        )
-        for _, batch in fed:
+        held = library == "held"
+        fed = (one,) * STEPS if held else parallel.feed(None, data.batches(source, BATCH, seed=0, epoch=n))
+        for batch in fed:
             state, sums = step(state, batch)
         jax.block_until_ready((state, sums))
 

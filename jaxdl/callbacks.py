@@ -20,12 +20,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import jax
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from jaxdl import checkpoint, trees
+from jaxdl import checkpoint, parallel, trees
 from jaxdl.errors import InputError, nearest
 from jaxdl.history import History, better, plain, stale
 from jaxdl.optim import Phase
@@ -223,14 +222,15 @@ class ModelCheckpoint:
     def __call__(self, event: Event) -> None:
         monitor = self.monitor or event.training.monitor
         if event.kind == "begin":
-            self._kept = set(checkpoint.steps(self.directory))
+            self._kept = set(parallel.first_says(lambda: checkpoint.steps(self.directory)))
             if self._kept and int(event.state.step) not in self._kept:
                 raise InputError(f"{self.directory} holds checkpoints already; continue them with resume, or move them")
             self._best = event.history.best(monitor)
             self._saver = checkpoint.Saver(self.directory, plain(self.config))
             self._saved = time.monotonic()
             return
-        due = event.kind != "epoch" or event.last or time.monotonic() - self._saved > self.every
+        late = parallel.most(time.monotonic() - self._saved > self.every)
+        due = event.kind != "epoch" or event.last or late
         if event.kind != "end":
             step = int(event.state.step)
             if event.kind == "epoch" and better(monitor, event.metrics, self._best):
@@ -307,7 +307,11 @@ class TensorBoard:
     _writer: Any = field(default=None, init=False, repr=False)
 
     def __call__(self, event: Event) -> None:
-        if event.kind == "begin":
+        if event.kind == "epoch":
+            self._epoch(event)
+        elif not parallel.first():
+            return
+        elif event.kind == "begin":
             try:
                 from tensorboardX import SummaryWriter
             except ImportError:
@@ -316,20 +320,22 @@ class TensorBoard:
             self._writer = SummaryWriter(str(self.directory), purge_step=event.epoch + 1, write_to_disk=True)
             self._writer.add_text("model", f"    {event.training.model!r}".replace("\n", "\n    "), event.epoch)
             self._writer.file_writer.add_event(_graph(event.state.params))
-        elif event.kind == "end":
-            self._writer.close()
         else:
-            self._epoch(event)
+            self._writer.close()
 
     def _epoch(self, event: Event) -> None:
+        variables = event.state.variables["params"] if self.histograms else {}
+        parameters = {path: parallel.fetch(leaf) for path, leaf in trees.paths(variables).items()}
+        pictures = self.images(event) if self.images else {}
+        if not parallel.first():
+            return
         for name, value in event.metrics.items():
             if isinstance(value, float | int) and name not in ("epoch", "step"):
                 part = "validation" if name.startswith("val_") else "training"
                 self._writer.add_scalar(f"{name.removeprefix('val_')}/{part}", value, event.epoch)
-        if self.histograms:
-            for path, leaf in trees.paths(jax.device_get(event.state.variables["params"])).items():
-                self._writer.add_histogram(path, leaf, event.epoch)
-        for name, picture in (self.images(event) if self.images else {}).items():
+        for path, leaf in parameters.items():
+            self._writer.add_histogram(path, leaf, event.epoch)
+        for name, picture in pictures.items():
             if hasattr(picture, "savefig"):
                 self._writer.add_figure(name, picture, event.epoch)
             else:
@@ -367,7 +373,7 @@ class Progress:
 
     def __call__(self, event: Event) -> None:
         if event.kind == "begin":
-            self._console = Console(stderr=True, highlight=False, markup=False)
+            self._console = Console(stderr=True, highlight=False, markup=False, quiet=not parallel.first())
         elif event.kind == "phase":
             moving, total = trees.split(event.state.params, event.training.masks[event.number])[0], event.state.params
             of = f"{trees.count(moving):,} of {trees.count(total):,} parameters trainable"
@@ -438,6 +444,8 @@ def _new_rows(event: Event) -> list[dict[str, Any]]:
 
 def _write(path: str | Path, event: Event, text: str) -> None:
     """Begin a log with a text, or add it; whole or not at all."""
+    if not parallel.first():
+        return
     path = Path(path)
     draft, size = path.with_name(f"{path.name}.tmp"), None
     try:

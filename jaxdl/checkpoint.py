@@ -29,7 +29,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdl import trees
+from jaxdl import parallel, trees
 from jaxdl.errors import BadFile, InputError
 from jaxdl.train import TrainState
 
@@ -43,7 +43,8 @@ T = TypeVar("T")
 
 
 class Saver:
-    """Writes checkpoints in the background, one after the other, while training goes on.
+    """Writes checkpoints in the background, one after the other, while training goes on. Where several processes train,
+    they write together, each its parts, and go on then: all of them have to call `save`, for the same folder.
 
     As a context, or by `close`, it waits for the last; where nobody does, the process does not end before it is
     written. What went wrong is raised by the next call.
@@ -59,7 +60,7 @@ class Saver:
         self._pool = ThreadPoolExecutor(1, "checkpoint")
         self._pending: deque[Future[None]] = deque()
         self._pool.submit(_orbax)  # takes more than half a second, while the first step is compiled
-        if self.directory.is_dir():
+        if self.directory.is_dir() and parallel.first():
             _clean(self.directory)
 
     def save(
@@ -93,14 +94,18 @@ class Saver:
             "best": dict(best or {}),
             "progress": {"step": state.step, "key": jax.random.key_data(state.key)},
         }
-        # The next step takes the memory of the state, so these are copies.
-        items = {name: jax.tree.map(np.array, item) for name, item in items.items() if jax.tree.leaves(item)}
+        # The next step takes the memory of the state, so these are copies, unless they are written before it.
+        copy = _shared if parallel.several() else np.array
+        items = {name: jax.tree.map(copy, item) for name, item in items.items() if jax.tree.leaves(item)}
         manifest = {
             "place": dict(place or {}),
             "config": self._config,
             "versions": versions(),
             "topology": topology(),
         }
+        if parallel.several():  # orbax talks with the other processes, which would get between the steps
+            _write(path, items, manifest, keep)
+            return path
         _unfinished.add(self)
         self._pending.append(self._pool.submit(_write, path, items, manifest, keep))
         return path
@@ -126,7 +131,7 @@ class Saver:
 _unfinished: set[Saver] = set()
 
 
-def _finish() -> None:
+def _wait() -> None:
     for saver in list(_unfinished):
         try:
             saver.close()
@@ -136,14 +141,15 @@ def _finish() -> None:
 
 # Ahead of the end of all thread pools, which orbax needs to write; what `atexit` registers comes after it, and so does
 # waiting for threads.
-threading._register_atexit(_finish)  # type: ignore[attr-defined]
+threading._register_atexit(_wait)  # type: ignore[attr-defined]
 
 
 def copied(state: TrainState) -> TrainState:
-    """A state on the host, which no step can take the memory of."""
+    """A state on the host, which no step can take the memory of; what other processes hold parts of stays there."""
 
     def copy(leaf: Any) -> Any:
-        return jnp.copy(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else np.array(leaf)
+        stays = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) or not getattr(leaf, "is_fully_addressable", True)
+        return jnp.copy(leaf) if stays else np.array(leaf)
 
     whole: TrainState = jax.tree.map(copy, state)
     return whole
@@ -162,23 +168,18 @@ def save(
 
 
 def _write(path: Path, items: Mapping[str, Any], manifest: Mapping[str, Any], keep: Collection[int] | None) -> None:
-    if path.exists():
+    if parallel.most(path.exists()):
         raise InputError(f"{path} is saved already")
     draft = path.with_name(f"{path.name}.draft-tmp")
     with _loops_closed():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             _orbax().save_checkpointables(draft, dict(items))
-            files = {file.relative_to(draft).as_posix(): _digest(file.read_bytes()) for file in _files(draft)}
             arrays = {
                 f"{item}/{name}": _described(leaf) for item in items for name, leaf in _named(items[item]).items()
             }
-            manifest = {**manifest, "arrays": arrays, "files": files}
-            text = json.dumps({"sha256": _digest(json.dumps(manifest).encode()), "manifest": manifest}, indent=1)
-            (draft / MANIFEST).write_text(text)
-            _sync(*draft.rglob("*"), draft)
-            draft.rename(path)
-            _sync(path.parent)
+            if parallel.first():
+                _finish(draft, path, {**manifest, "arrays": arrays})
         except Exception as error:  # orbax lets through whatever its backends raise
             for _ in range(20):  # threads of orbax may still be writing
                 _clean(path.parent)
@@ -191,9 +192,27 @@ def _write(path: Path, items: Mapping[str, Any], manifest: Mapping[str, Any], ke
                 raise InputError(f"cannot save {path}: {reason}") from None
             raise
     saved = set(steps(path.parent))
-    if keep is not None and saved.issuperset(keep):
+    if keep is not None and saved.issuperset(keep) and parallel.first():
         for step in saved.difference(keep):
             delete(path.parent, step)
+    parallel.most(0)  # until it is there for all
+
+
+def _finish(draft: Path, path: Path, manifest: Mapping[str, Any]) -> None:
+    """Make a checkpoint of what orbax has written."""
+    files = {file.relative_to(draft).as_posix(): _digest(file.read_bytes()) for file in _files(draft)}
+    manifest = {**manifest, "files": files}
+    text = json.dumps({"sha256": _digest(json.dumps(manifest).encode()), "manifest": manifest}, indent=1)
+    (draft / MANIFEST).write_text(text)
+    _sync(*draft.rglob("*"), draft)
+    draft.rename(path)
+    _sync(path.parent)
+
+
+def _shared(leaf: Any) -> Any:
+    """A leaf as orbax takes it from several processes: an array that lies on them all, or what each has, of which the
+    first writes its own."""
+    return leaf if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable else np.asarray(leaf)
 
 
 def _sync(*paths: Path) -> None:
@@ -374,7 +393,8 @@ def _read(path: Path, like: Mapping[str, Any]) -> dict[str, Any]:
             raise InputError(f"{path} was saved for another model or optimizer, its {name} differ:\n{problem}")
     _check(path, manifest, like)
     try:
-        items: dict[str, Any] = _orbax().load_checkpointables(path, jax.tree.map(_abstract, dict(like)))
+        with _alone():
+            items: dict[str, Any] = _orbax().load_checkpointables(path, jax.tree.map(_abstract, dict(like)))
     except Exception as error:  # it lets through whatever its backends raise; the files are not to blame
         wrote, reads = manifest["versions"]["orbax-checkpoint"], version("orbax-checkpoint")
         raise InputError(
@@ -425,7 +445,7 @@ def _digest(content: Any) -> str:
 
 def _described(leaf: Any) -> dict[str, Any]:
     """The type and shape of an array, and a SHA-256 of its bytes."""
-    array = np.asarray(leaf)
+    array = parallel.fetch(leaf)
     digest = _digest(np.ascontiguousarray(array).data.cast("B") if array.size else b"")
     return {"dtype": str(array.dtype), "shape": list(array.shape), "sha256": digest}
 
@@ -448,8 +468,10 @@ def _named(tree: Any) -> dict[str, Any]:
 
 
 def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
-    sharding = getattr(leaf, "sharding", None) or jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+    sharding = leaf.sharding if isinstance(leaf, jax.Array) else None
+    return jax.ShapeDtypeStruct(
+        leaf.shape, leaf.dtype, sharding=sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    )
 
 
 def _first_line(error: Exception) -> str:
@@ -480,3 +502,11 @@ def _orbax() -> Any:
 
     logging.getLogger("absl").addFilter(lambda record: f"{os.sep}orbax{os.sep}" not in record.pathname)
     return v1
+
+
+def _alone() -> Any:
+    """One of several processes reads for itself, and waits for none."""
+    me = jax.process_index()
+    alone = {"primary_host": me, "active_processes": {me}, "barrier_sync_key_prefix": f"process{me}"}
+    options = _orbax().options.MultiprocessingOptions(**alone if parallel.several() else {})
+    return _orbax().Context(multiprocessing_options=options)

@@ -67,13 +67,15 @@ class Data:
     def load(self, folder: Path, preprocessing: data.Preprocessing) -> data.Splits:
         shares: Any = {"validation": self.validation, "test": self.test, "seed": self.seed}
         splits = data.from_folder(folder, preprocessing, **shares, on_bad=self.on_bad)
-        _list("files are left out", _skipped(splits), sys.stderr)
+        if parallel.first():
+            _list("files are left out", _skipped(splits), sys.stderr)
         return splits
 
     def decoded(self, splits: data.Splits) -> data.Splits:
         """The images decoded once and for all, where that can be kept; says so."""
-        kept = data.Splits(*(source and data.decoded(source, self.cache) for source in splits))
-        if isinstance(kept.train, data.Images):
+        parts = parallel.in_turn(lambda: [source and data.decoded(source, self.cache) for source in splits])
+        kept = data.Splits(*parts)
+        if isinstance(kept.train, data.Images) and parallel.first():
             print("too many images for memory: they are decoded in every epoch; --cache keeps them", file=sys.stderr)
         return kept
 
@@ -112,6 +114,28 @@ class Watch:
 
 
 @dataclass(frozen=True)
+class Devices:
+    """What computes: all devices that there are, of this process, or of several that train together."""
+
+    fsdp: bool = False
+    """Divide parameters, averages and the optimizer's state over the devices, where they are large."""
+    distributed: bool = False
+    """This is one of several processes, started by Slurm, Open MPI, Kubernetes or for a TPU pod; all of them are given
+    the same command, and a run directory on a disk that all have."""
+    coordinator: Annotated[str | None, tyro.conf.arg(metavar="HOST:PORT", help_behavior_hint="(default: found)")] = None
+    """Where process 0 listens, if nothing of the above has started the processes."""
+    num_processes: Annotated[int | None, tyro.conf.arg(help_behavior_hint="(default: found)")] = None
+    """How many there are."""
+    process_id: Annotated[int | None, tyro.conf.arg(help_behavior_hint="(default: found)")] = None
+    """Which of them this is, from 0."""
+
+    def start(self) -> None:
+        by_hand = (self.coordinator, self.num_processes, self.process_id)
+        if self.distributed or by_hand != (None, None, None):
+            parallel.start(*by_hand)
+
+
+@dataclass(frozen=True)
 class FineTune:
     """Teach a pretrained network the classes of a folder of photographs: its head, then more of it."""
 
@@ -127,11 +151,13 @@ class FineTune:
     """Images in a batch, over all devices."""
     data: Annotated[Data, tyro.conf.arg(name="")] = field(default_factory=Data)
     watch: Annotated[Watch, tyro.conf.arg(name="")] = field(default_factory=Watch)
+    devices: Annotated[Devices, tyro.conf.arg(name="")] = field(default_factory=Devices)
     augment: Affine = PHOTOS
 
     def run(self) -> None:
+        self.devices.start()
         out = self.out or Path("runs") / f"{self.folder.resolve().name}-{Path(self.model).stem}"
-        runs.check_new(out, resume=self.watch.resume)
+        parallel.first_says(lambda: runs.check_new(out, resume=self.watch.resume))
         weights = _weights(self.model)
         splits = self.data.load(self.folder, weights.preprocessing)
         recipe = self.recipe
@@ -208,13 +234,15 @@ class Train:
     data: Annotated[Data, tyro.conf.arg(name="")] = field(default_factory=Data)
     columns: Annotated[Columns, tyro.conf.arg(name="")] = field(default_factory=Columns)
     watch: Annotated[Watch, tyro.conf.arg(name="")] = field(default_factory=Watch)
+    devices: Annotated[Devices, tyro.conf.arg(name="")] = field(default_factory=Devices)
     augment: Affine = PHOTOS
 
     def run(self) -> None:
+        self.devices.start()
         table = self.folder.is_file() or self.folder.suffix == ".csv"
         name = self.model or ("dense" if table else "tiny_vgg")
         out = self.out or Path("runs") / f"{self.folder.resolve().stem if table else self.folder.resolve().name}-{name}"
-        runs.check_new(out, resume=self.watch.resume)
+        parallel.first_says(lambda: runs.check_new(out, resume=self.watch.resume))
         loss = losses.by_name(self.loss)
         # The averages of batch normalisation settle within a few hundred steps, not in ImageNet's hundred thousand.
         model_options: dict[str, Any] = {"bn_momentum": 0.9} if name.startswith("efficientnet") else {}
@@ -245,7 +273,8 @@ class Train:
             shape = np.shape(jaxdl.train.inputs(splits.train[0]))
             fresh = models.init(model, jax.random.key(self.data.seed), shape)
             loaded = transfer.partial_load(fresh, _weights(self.weights).variables, strict=self.strict)
-            print(loaded, file=sys.stderr)
+            if parallel.first():
+                print(loaded, file=sys.stderr)
             variables = loaded.variables
         spec = {"name": name, "options": model_options, "from": self.weights}
         _train(self, out, spec, model, variables, preprocessing, splits, phases, loss)
@@ -808,8 +837,10 @@ def _train(
     said = ", ".join(f"{count} {name}" for name, count in counts.items())
     images = isinstance(preprocessing, data.Preprocessing)
     goal = f"{len(train.classes)} classes" if train.classes else "a number to predict"
-    print(f"{goal}; {'images' if images else 'rows'}: {said}", file=sys.stderr)
-    again = dataclasses.replace(options, watch=dataclasses.replace(options.watch, resume=False))
+    if parallel.first():
+        print(f"{goal}; {'images' if images else 'rows'}: {said}", file=sys.stderr)
+    # The same run goes on on other devices.
+    again = dataclasses.replace(options, watch=dataclasses.replace(options.watch, resume=False), devices=Devices())
     config = {
         "model": {"num_classes": len(splits.train.classes) or 1, **spec},
         "classes": splits.train.classes,
@@ -839,6 +870,7 @@ def _train(
                 augment=options.augment if images else None,
                 seed=options.data.seed,
                 mesh=_mesh(),
+                fsdp=options.devices.fsdp,
                 cache=options.data.cache,
                 monitor=watch.monitor,
                 bad_numbers=watch.bad_numbers,
@@ -848,16 +880,21 @@ def _train(
             )
         except Interrupted as told:
             raise Interrupted(told.signal, f"stopped; {out} keeps what is done, and --resume goes on with it") from None
+        parallel.most(0)  # until the first has written what the others read
         figures: dict[str, Any] = {"accuracy": None, "loss": None, "count": 0}
         outputs = None
         if test is not None:
             figures, outputs = _measured(model, run.variables(), test, preprocessing, options.batch_size, watch.metrics)
-        print(_result(run.finish({**figures, "seconds": time.perf_counter() - started}), run))
-    print(f"run directory: {out}")
-    try:
-        page.write(run, splits.test, outputs)
-    except (InputError, OSError) as error:
-        print(f"no page: {error}; then: jaxdl report {out}", file=sys.stderr)
+        summary = run.finish({**figures, "seconds": time.perf_counter() - started})
+        if parallel.first():
+            print(_result(summary, run))
+    if parallel.first():
+        print(f"run directory: {out}")
+        try:
+            page.write(run, splits.test, outputs)
+        except (InputError, OSError) as error:
+            print(f"no page: {error}; then: jaxdl report {out}", file=sys.stderr)
+    parallel.most(0)  # all end together
 
 
 def _command_line(options: FineTune | Train) -> str:
@@ -1017,7 +1054,14 @@ COMMANDS: dict[str, Any] = {
 def main(arguments: list[str] | None = None) -> None:
     """The entry point of `jaxdl`. Exit code 2 and one line on standard error for whatever the user can put right."""
     parallel.configure()
-    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        _main(sys.argv[1:] if arguments is None else arguments)
+    except BaseException as error:
+        parallel.end(error)
+        raise
+
+
+def _main(arguments: list[str]) -> None:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_: print(f"jaxdl: {message}", file=sys.stderr)

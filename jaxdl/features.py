@@ -66,7 +66,7 @@ def extract(
         if views:  # the keys of the augmentation go by batches
             recipe |= {"augment": _plain(augment), "seed": seed, "batch_size": batch_size}
         path = Path(folder) / f"{_digest(trunk, variables, source, recipe)}.npy"
-        if path.exists():
+        if not parallel.most(not path.exists()):
             return store.read(path)
     forward = train.make_predict_step(trunk, normalize=normalize)
 
@@ -75,8 +75,11 @@ def extract(
             batch = {"image": unmixed(augment, key, train.inputs(batch))}
         return forward(variables, batch)
 
-    plain, compiled = jax.jit(forward), jax.jit(augmented)
-    variables = jax.device_put(variables) if mesh is None else parallel.replicate(mesh, variables)
+    whole = parallel.whole(mesh)
+    plain = jax.jit(forward, out_shardings=whole)
+    drawn_anew = parallel.undivided(mesh, augmented, min(batch_size, len(source)))
+    compiled = jax.jit(drawn_anew, out_shardings=whole)
+    variables = parallel.on(mesh, variables)
     key = jax.random.key(seed)
     example = source.take(np.arange(1))
     input_shape = train.input_shape(example, normalize)
@@ -90,17 +93,17 @@ def extract(
         waiting: deque[tuple[jax.Array, int]] = deque()  # the device works on a batch while the host makes the next
         for view in range(1 + views):
             fed = parallel.feed(mesh, batches(source, batch_size, **parallel.division(mesh)))
-            for n, (host, batch) in enumerate(fed):
+            for n, batch in enumerate(fed):
                 drawn = jax.random.fold_in(jax.random.fold_in(key, view), n)
                 out = compiled(variables, batch, drawn) if view else plain(variables, batch)
-                waiting.append((out, int(host["weight"].sum())))
+                waiting.append((out, min(batch_size, len(source) - n * batch_size)))
                 while len(waiting) > 1:
                     features, count = waiting.popleft()
                     yield np.asarray(features)[:count]
         features, count = waiting.popleft()
         yield np.asarray(features)[:count]
 
-    if path is None:
+    if path is None or not parallel.first():
         return np.concatenate(list(rows())).reshape(shape)
     return store.keep(path, shape, np.float32, rows())
 
@@ -226,6 +229,6 @@ def _digest(trunk: Any, variables: Mapping[str, Any], source: Source, recipe: Ma
     said = {"recipe": recipe, "model": repr(trunk), "data": source.digest(), "versions": versions}
     digest.update(json.dumps(said, sort_keys=True).encode())
     for path, leaf in sorted(trees.paths(variables).items()):
-        array = np.asarray(leaf)
+        array = parallel.fetch(leaf)
         digest.update(f"{path} {array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()

@@ -71,6 +71,7 @@ def fit(
     normalize: Normalize | None = None,
     seed: int = 0,
     mesh: Mesh | None = None,
+    fsdp: bool = False,
     cache: str | Path | None = None,
     monitor: str = "val_loss",
     callbacks: Sequence[Callback] = (),
@@ -81,7 +82,8 @@ def fit(
     """Train a model, one phase after the other.
 
     Ctrl-C, or SIGTERM, ends training after the step that runs, or after the epoch where that is one program, once the
-    callbacks have kept it; a second one ends it at once.
+    callbacks have kept it; a second one ends it at once. Where several processes train, all end with the one that is
+    told, a few steps later.
 
     Args:
       model: a Flax module from `models.create`, or your own.
@@ -97,6 +99,7 @@ def fit(
       normalize: from pixels to the model's input, `preprocessing.normalize`.
       seed: of the order of the examples, of augmentation, of dropout, and of fresh variables.
       mesh: devices to share the batch (`parallel.make_mesh()`); None for one.
+      fsdp: divide the parameters, their averages and the optimizer's state over the mesh as well, where they are large.
       cache: folder in which the features of phases with `views` are kept for the next time (`features.extract`).
       monitor: the figure that tells which epoch is the best, "val_accuracy" for instance.
       callbacks: see `callbacks`; a function of your own is called with an `Event` after each epoch.
@@ -120,6 +123,8 @@ def fit(
     if not isinstance(callbacks, Sequence) or not all(map(callable, callbacks)):
         raise InputError(f"callbacks are a list of functions of an event; got {callbacks!r:.60}")
     check_seed(seed)
+    if mesh is None and parallel.several():
+        raise InputError("several processes train together over the devices of them all: give mesh=make_mesh()")
     if bad_numbers not in get_args(BadNumbers):
         raise InputError(f"bad_numbers={bad_numbers!r} is not known{nearest(str(bad_numbers), get_args(BadNumbers))}")
     all_metrics = _with_loss(loss, metrics)
@@ -152,7 +157,7 @@ def fit(
     options: Any = {"augment": augment, "normalize": normalize, "seed": seed, "batch_size": batch_size, "mesh": mesh}
     run.tell("begin")  # what cannot begin has no end: nothing is kept or put in order then
     with _raised_by_signal(run), ExitStack() as ends:
-        ends.callback(run.end)
+        ends.push(run.end)
         for number, phase in list(enumerate(phases))[run.number :]:
             run.number = number
             run.tell("phase")
@@ -161,7 +166,7 @@ def fit(
             if phase.views is not None:
                 seconds = time.perf_counter() - started
                 run.note(f"features of {len(stage.sources)} × {len(train_data)} examples: {seconds:.1f} s")
-            variables = run.phase(stage, loss, metrics, batch_size, seed, mesh, saved)
+            variables = run.phase(stage, loss, metrics, batch_size, seed, mesh, fsdp, saved)
             saved = None
     return Result(model, run.whole, run.history)
 
@@ -189,7 +194,7 @@ class _Saved:
         """
         if not Path(directory).is_dir():
             raise InputError(f"there is no folder {directory} to resume from")
-        step = checkpoint.newest(directory)
+        step = parallel.first_says(lambda: checkpoint.newest(directory))
         if step is None:
             return None
         manifest = checkpoint.manifest(directory, step)
@@ -200,7 +205,8 @@ class _Saved:
             if was != plain(same[name]):
                 raise InputError(f"{directory} holds another training, of other {name}: {was}, not {plain(same[name])}")
         was, is_ = manifest["versions"] | manifest["topology"], checkpoint.versions() | checkpoint.topology()
-        if other := [f"{name} {was.get(name)}, not {is_[name]}" for name in is_ if was.get(name) != is_[name]]:
+        other = [f"{name} {was.get(name)}, not {is_[name]}" for name in is_ if was.get(name) != is_[name]]
+        if other and parallel.first():
             warnings.warn(f"{directory} was saved with {', '.join(other)}: the last bits may be others", stacklevel=3)
         return cls(directory, step, **place | {"history": History(place["history"])})
 
@@ -238,8 +244,11 @@ class _Run:
                 raise InputError(f"the callback {callback!r} returned {answer!r}, not None, Stop or ScaleRate")
         return [answer for _, answer in answers if answer is not None]
 
-    def end(self) -> None:
-        """Tell the callbacks of the end, each of them whatever happens in the others."""
+    def end(self, kind: object, error: object, traceback: object) -> None:
+        """Tell the callbacks of the end, each of them whatever happens in the others. After an error of one of several
+        processes they hear of none: what they do together, the others may not do."""
+        if error is not None and parallel.several():
+            return
         event = self.event("end")
         with ExitStack() as stack:
             for callback in reversed([each for each in self.callbacks if "end" in _kinds(each)]):
@@ -262,6 +271,7 @@ class _Run:
         batch_size: int,
         seed: int,
         mesh: Mesh | None,
+        fsdp: bool,
         saved: _Saved | None,
     ) -> dict[str, Any]:
         """Train through a phase, or what is left of it; returns the variables that the next one begins with."""
@@ -270,14 +280,16 @@ class _Run:
         optimizer = optim.make_optimizer(phase, schedule)
         state = train.init_state(stage.variables, optimizer, self.whole.key, stage.mask, average=phase.ema is not None)
         state = replace(state, step=state.step + self.done)
-        state = state if mesh is None else parallel.replicate(mesh, state)
+        state = state if mesh is None else parallel.place(mesh, state, fsdp)
         policy: BadNumbers = self.same["bad_numbers"]
         step = stage.make_train_step(phase, optimizer, loss=loss, metrics=metrics, skip=policy == "skip")
+        step = parallel.undivided(mesh, step, min(batch_size, self.training.examples))
         measured_by: Any = {"loss": loss, "metrics": metrics, "normalize": stage.normalize}
         measured_by |= {"batch_size": batch_size, "mesh": mesh}
-        resident = mesh is None and _resident(stage.sources[0], stage.model, stage.variables)
-        make_epoch = _resident_epoch if resident else partial(_streamed_epoch, mesh=mesh)
-        run_epoch = make_epoch(step, stage.sources, batch_size, seed)
+        resident = not parallel.most(not _resident(stage.sources[0], stage.model, stage.variables))
+        layout = None if mesh is None else (parallel.shardings(mesh, state, fsdp), parallel.whole(mesh))
+        make_epoch = _resident_epoch if resident else _streamed_epoch
+        run_epoch = make_epoch(step, stage.sources, batch_size, seed, mesh, layout)
         if resident:
             self.note("the data stay on the device; an epoch is one program")
 
@@ -303,13 +315,14 @@ class _Run:
         with _told_to_stop() as told:
             while not any(isinstance(action, Stop) for action in actions):
                 n, epoch = len(self.history) - self.begun, len(self.history) + 1  # n epochs of the phase are done
-                if told or n == phase.epochs:
+                if parallel.most(bool(told)) or n == phase.epochs:
                     break
                 lowered = rollbacks + sum(row.get("rollbacks", 0) for row in self.history[self.begun :])
                 asked = ROLLBACK**lowered * math.prod(a.factor for a in actions if isinstance(a, ScaleRate))
                 if asked != factor:
                     factor = asked
                     state = replace(state, opt_state=optim.with_rate_factor(state.opt_state, factor))
+                    state = state if mesh is None else parallel.place(mesh, state, fsdp)
                     self.note(f"the learning rate is {factor:g} times the schedule's from here on")
                 good = jax.tree.map(jnp.copy, state) if policy == "rollback" else None
                 watch = _Watch(partial(self.tell, "batch"), all_metrics, sums)
@@ -333,6 +346,8 @@ class _Run:
                 if stage.validation is not None:
                     held = evaluate(stage.model, state.variables, stage.validation, **measured_by)
                     figures |= {f"val_{name}": held[name] for name in all_metrics}
+                times = [seconds, watch.waited, watch.seconds() - seconds]
+                seconds, waited, held_seconds = parallel.first_says(times.copy)  # all processes have the same rows
                 row: dict[str, Any] = {
                     "epoch": epoch,
                     "phase": phase.name,
@@ -340,8 +355,8 @@ class _Run:
                     **figures,
                     "learning_rate": factor * float(schedule((n + 1) * steps - 1)),
                     "seconds": seconds,
-                    "data_seconds": watch.waited,
-                    "val_seconds": watch.seconds() - seconds,
+                    "data_seconds": waited,
+                    "val_seconds": held_seconds,
                     "examples_per_second": (self.training.examples - start * batch_size) / seconds,
                 }
                 if policy == "skip":
@@ -353,9 +368,10 @@ class _Run:
                 self.history.append(row)
                 sums, last = None, n + 1 == phase.epochs
                 actions = self.tell("epoch", metrics=row, last=last, best=best, place=self.place())
-        if told:
+            number = parallel.most(max(told, default=0))  # of the signal, for all processes
+        if number:
             self.tell("interrupt", best=best, place=self.place(sums))
-            raise _interrupted(told[0], int(state.step), self.callbacks)
+            raise _interrupted(number, int(state.step), self.callbacks)
         for stop in (action for action in actions if isinstance(action, Stop)):
             if stop.reason:
                 self.note(f"phase {phase.name!r} ends after epoch {len(self.history)}: {stop.reason}")
@@ -447,8 +463,8 @@ def evaluate(
     _check_labels(model, shape, source.labels, loss, metrics)
     models.check_variables(model, variables, shape)
     chosen = None if metrics is None else tuple(metrics.items())
-    step = _compiled_eval(model, loss, chosen, normalize, augment, views)
-    sums = metrics_.merge([sums for _, sums in _over(step, variables, source, batch_size, mesh)])
+    step = _compiled_eval(model, loss, chosen, normalize, augment, views, mesh)
+    sums = metrics_.merge(list(_over(step, variables, source, batch_size, mesh)))
     return metrics_.compute(all_metrics, sums) | {"count": len(source)}
 
 
@@ -472,10 +488,10 @@ def predict(
     if isinstance(source, np.ndarray | jax.Array):
         source = from_arrays(source, np.zeros(np.shape(source)[:1], np.int32))
     models.check_variables(model, variables, _input_shape(source, normalize))
-    step = _compiled_predict(model, normalize, augment, views)
-    parts = [(weight > 0, outputs) for weight, outputs in _over(step, variables, source, batch_size, mesh)]
-    each = [jax.tree.map(partial(np.compress, real, axis=0), outputs) for real, outputs in jax.device_get(parts)]
-    return jax.tree.map(lambda *rows: np.concatenate(rows), *each)
+    step = _compiled_predict(model, normalize, augment, views, mesh)
+    each = jax.device_get(list(_over(step, variables, source, batch_size, mesh)))
+    # Rows that fill a batch up are its last.
+    return jax.tree.map(lambda *parts: np.concatenate([part[:batch_size] for part in parts])[: len(source)], *each)
 
 
 @lru_cache(maxsize=16)
@@ -486,25 +502,27 @@ def _compiled_eval(
     normalize: Normalize | None,
     augment: Augmentation | None,
     views: int,
+    mesh: Mesh | None,
 ) -> Any:
     """Kept between calls, so that evaluating again does not compile again."""
     chosen = None if metrics is None else dict(metrics)
     how: Any = {"normalize": normalize, "augment": augment, "views": views}
-    return jax.jit(train.make_eval_step(model, loss=loss, metrics=chosen, **how))
+    return jax.jit(train.make_eval_step(model, loss=loss, metrics=chosen, **how), out_shardings=parallel.whole(mesh))
 
 
 @lru_cache(maxsize=16)
-def _compiled_predict(model: Any, normalize: Normalize | None, augment: Augmentation | None, views: int) -> Any:
-    return jax.jit(train.make_predict_step(model, normalize=normalize, augment=augment, views=views))
+def _compiled_predict(
+    model: Any, normalize: Normalize | None, augment: Augmentation | None, views: int, mesh: Mesh | None
+) -> Any:
+    step = train.make_predict_step(model, normalize=normalize, augment=augment, views=views)
+    return jax.jit(step, out_shardings=parallel.whole(mesh))
 
 
-def _over(
-    step: Any, variables: Mapping[str, Any], source: Source, batch_size: int, mesh: Mesh | None
-) -> Iterator[tuple[np.ndarray, Any]]:
-    """For each batch of a source, in its order, the weights and the step's result."""
-    variables = jax.device_put(variables) if mesh is None else parallel.replicate(mesh, variables)
-    for host, batch in parallel.feed(mesh, batches(source, batch_size, **parallel.division(mesh))):
-        yield host["weight"], step(variables, batch)
+def _over(step: Any, variables: Mapping[str, Any], source: Source, batch_size: int, mesh: Mesh | None) -> Iterator[Any]:
+    """The step's result for each batch of a source, in its order."""
+    variables = parallel.on(mesh, variables)
+    for batch in parallel.feed(mesh, batches(source, batch_size, **parallel.division(mesh))):
+        yield step(variables, batch)
 
 
 Epoch = Callable[[TrainState, int, int, Any, "_Watch", Sequence[int]], tuple[TrainState, Any]]
@@ -513,18 +531,20 @@ where something is told; their sums are added to those before."""
 
 
 def _streamed_epoch(
-    step: train.TrainStep, sources: Sequence[Source], batch_size: int, seed: int, mesh: Mesh | None
+    step: train.TrainStep, sources: Sequence[Source], batch_size: int, seed: int, mesh: Mesh | None, layout: Any
 ) -> Epoch:
     """One call of the compiled step per batch."""
-    packed = _Packed(step)
+    packed = _Packed(step, layout)
 
     def run(
         state: TrainState, epoch: int, start: int, sums: Any, watch: "_Watch", told: Sequence[int]
     ) -> tuple[TrainState, Any]:
         source, started = sources[(epoch - 1) % len(sources)], deque[jax.Array]()
-        total = None if sums is None else np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(sums)])
+        total = None if sums is None else np.append(np.concatenate(list(map(np.ravel, jax.tree.leaves(sums)))), 0.0)
         rest = batches(source, batch_size, seed=seed, epoch=epoch, start=start, **parallel.division(mesh))
-        for _, batch in watch.waiting(parallel.feed(mesh, rest)):
+        if several := parallel.several():  # they tell each other with the batches, so that all stop after the same step
+            rest = ({**batch, "told": np.full_like(batch["weight"], bool(told))} for batch in rest)
+        for batch in watch.waiting(parallel.feed(mesh, rest)):
             state, new = packed(state, batch)
             started.append(new)
             if len(started) > LAG:
@@ -532,7 +552,7 @@ def _streamed_epoch(
                 total = _added(total, started.popleft())
                 if watch.due():
                     watch(packed.unpacked(total))
-            if told:
+            if (total is not None and total[-1]) if several else told:
                 break
         while started:
             total = _added(total, started.popleft())
@@ -542,16 +562,18 @@ def _streamed_epoch(
 
 
 class _Packed:
-    """A compiled step whose sums are one vector: the host fetches one array faster than many."""
+    """A compiled step whose sums are one vector: the host fetches one array faster than many. Behind them stands
+    whether a process was told to stop."""
 
-    def __init__(self, step: train.TrainStep):
+    def __init__(self, step: train.TrainStep, layout: Any):
         def packed(state: TrainState, batch: Any) -> tuple[TrainState, jax.Array]:
             state, sums = step(state, batch)
             leaves, self._tree = jax.tree.flatten(sums)  # known once the step is traced, before the first result
             self._shapes = [leaf.shape for leaf in leaves]
-            return state, jnp.concatenate([leaf.reshape(-1) for leaf in leaves])
+            told = batch.get("told", jnp.zeros(1)).max()
+            return state, jnp.concatenate([leaf.reshape(-1) for leaf in (*leaves, told)])
 
-        self._call = jax.jit(packed, donate_argnums=0)
+        self._call = jax.jit(packed, donate_argnums=0, out_shardings=layout)
 
     def __call__(self, state: TrainState, batch: Any) -> tuple[TrainState, jax.Array]:
         result: tuple[TrainState, jax.Array] = self._call(state, batch)
@@ -562,21 +584,25 @@ class _Packed:
         if vector is None:
             return None
         ends = np.cumsum([math.prod(shape) for shape in self._shapes])
-        parts = np.split(vector, ends[:-1])
+        parts = np.split(vector, ends)[:-1]
         return jax.tree.unflatten(self._tree, [part.reshape(s) for part, s in zip(parts, self._shapes, strict=True)])
 
 
-def _resident_epoch(step: train.TrainStep, sources: Sequence[Source], batch_size: int, seed: int) -> Epoch:
-    """One call per epoch, over data that lies on the device."""
-    compiled = jax.jit(train.make_epoch(step), donate_argnums=0)
+def _resident_epoch(
+    step: train.TrainStep, sources: Sequence[Source], batch_size: int, seed: int, mesh: Mesh | None, layout: Any
+) -> Epoch:
+    """One call per epoch, over data that lies on the device, on each of them all; they take their rows from there."""
+    compiled = jax.jit(train.make_epoch(step), donate_argnums=0, out_shardings=layout)
     everything = np.arange(len(sources[0]))
-    data = [jax.device_put(source.take(everything)) for source in sources]
+    data = [parallel.on(mesh, source.take(everything)) for source in sources]
+    multiple = 1 if mesh is None else mesh.size
 
     def run(
         state: TrainState, epoch: int, start: int, sums: Any, watch: "_Watch", told: Sequence[int]
     ) -> tuple[TrainState, Any]:
-        rows = order(len(everything), batch_size, seed=seed, epoch=epoch)
-        state, new = compiled(state, data[(epoch - 1) % len(data)], *(part[start:] for part in rows))
+        rows = order(len(everything), batch_size, seed=seed, epoch=epoch, multiple=multiple)
+        rows_left = [parallel.columns(mesh, part[start:]) for part in rows]
+        state, new = compiled(state, data[(epoch - 1) % len(data)], *rows_left)
         new = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), jax.device_get(new))
         return state, new if sums is None else jax.tree.map(np.add, sums, new)
 

@@ -670,7 +670,7 @@ def measure(setup: Setup, step: jax.stages.Compiled, devices: Sequence[jax.Devic
     _, like = _shapes(setup, len(devices), model, optimizer)
     batch = {name: draw.integers(0, values[name], leaf.shape).astype(leaf.dtype) for name, leaf in like.items()}
     variables = models.init(model, jax.random.key(0), batch["image"].shape[1:])
-    state = parallel.replicate(mesh, train.init_state(variables, optimizer, jax.random.key(0)))
+    state = parallel.place(mesh, train.init_state(variables, optimizer, jax.random.key(0)))
     batch = parallel.shard_batch(mesh, batch)
     taken = []
     for _ in range(repeats + 1):

@@ -22,7 +22,7 @@ from typing import Any, Self
 
 import jax
 
-from jaxdl import checkpoint, data, models
+from jaxdl import checkpoint, data, models, parallel
 from jaxdl.callbacks import Callback, JSONLines, ModelCheckpoint
 from jaxdl.data import Preprocessing, TablePreprocessing
 from jaxdl.errors import BadFile, InputError
@@ -118,18 +118,24 @@ class Run:
             **result,
             "best_step": self.best_step(),
             "device": f"{jax.device_count()} × {device.device_kind} ({device.platform})",
+            "processes": jax.process_count(),
             "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
             "versions": checkpoint.versions(),
         }
-        _write(self.path / "summary.json", json.dumps(summary, indent=2) + "\n")
+        if parallel.first():
+            _write(self.path / "summary.json", json.dumps(summary, indent=2) + "\n")
         return summary
 
     def __enter__(self) -> Self:
-        """No other process may train here until the run is left, or its process ends.
+        """No other process may train here until the run is left, or its process ends, but those of the same training.
 
         Raises:
           InputError: one does.
         """
+        parallel.first_says(self._take)
+        return self
+
+    def _take(self) -> None:
         if sys.platform != "win32":
             import fcntl
 
@@ -140,13 +146,12 @@ class Run:
                 file.close()
                 raise InputError(f"another process is training in {self.path}") from None
             self._lock.append(file)
-        return self
 
     def __exit__(self, kind: object, error: object, traceback: object) -> None:
         while self._lock:
             self._lock.pop().close()
         kept = checkpoint.steps(self.checkpoints) or (self.checkpoints / checkpoint.QUARANTINE).exists()
-        if error is not None and not kept:
+        if error is not None and not kept and parallel.first():
             shutil.rmtree(self.path, ignore_errors=True)
         elif isinstance(error, Exception):
             saved = checkpoint.steps(self.checkpoints)
@@ -165,15 +170,22 @@ def create(path: str | Path, config: Mapping[str, Any], resume: bool = False) ->
     Raises:
       InputError: the directory exists, or cannot be made; the run that is to go on has another configuration.
     """
-    path = Path(path)
+    path, plain = Path(path), json.loads(json.dumps(config, default=_plain))
+    other = _difference(parallel.first_says(lambda: plain), plain)
+    if parallel.most(other is not None):
+        says = f"this one has other {other}" if other else "another one says in what"
+        raise InputError(f"the processes do not train the same; {says}")
+    parallel.first_says(lambda: _create(path, plain, resume))
+    return Run(path, plain)
+
+
+def _create(path: Path, plain: dict[str, Any], resume: bool) -> None:
     check_new(path, resume)
-    plain = json.loads(json.dumps(config, default=_plain))
     killed = resume and path.is_dir() and {file.name for file in path.iterdir()} <= {"config.json.tmp"}
     if path.exists() and not killed:
-        before = _config(path)
-        if other := [name for name in {**before, **plain} if before.get(name) != plain.get(name)]:
-            raise InputError(f"{path} cannot go on: it was started with other {_other(before, plain, other[0])}")
-        return Run(path, plain)
+        if other := _difference(_config(path), plain):
+            raise InputError(f"{path} cannot go on: it was started with other {other}")
+        return
     try:
         path.mkdir(parents=True, exist_ok=resume)
         _write(path / "config.json", json.dumps(plain, indent=2) + "\n")
@@ -181,7 +193,6 @@ def create(path: str | Path, config: Mapping[str, Any], resume: bool = False) ->
     except (OSError, InputError) as error:
         shutil.rmtree(path, ignore_errors=True)
         raise InputError(f"cannot write the run directory {path}: {getattr(error, 'strerror', error)}") from None
-    return Run(path, plain)
 
 
 def check_new(path: str | Path, resume: bool = False) -> None:
@@ -296,13 +307,15 @@ def _kept(checkpoints: Path, name: str) -> dict[str, Any]:
         return {}
 
 
-def _other(before: Any, now: Any, name: str) -> str:
+def _difference(before: dict[str, Any], now: dict[str, Any]) -> str | None:
     """The path of the first setting that differs, with both values."""
-    was, is_ = before.get(name), now.get(name)
-    if isinstance(was, dict) and isinstance(is_, dict):
-        inner = next(key for key in {**was, **is_} if was.get(key) != is_.get(key))
-        return f"{name}.{_other(was, is_, inner)}"
-    return f"{name}: {was!r:.200}, not {is_!r:.200}"
+    for name in {**before, **now}:
+        was, is_ = before.get(name), now.get(name)
+        if was != is_:
+            if isinstance(was, dict) and isinstance(is_, dict):
+                return f"{name}.{_difference(was, is_)}"
+            return f"{name}: {was!r:.200}, not {is_!r:.200}"
+    return None
 
 
 def _write(path: Path, text: str) -> None:

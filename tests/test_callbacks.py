@@ -411,3 +411,13 @@ def test_callbacks_that_cannot_be_used(callback, reason):
 
 def test_stop_is_an_action_of_your_own():
     assert len(fit(callbacks=[lambda event: Stop("enough") if event.epoch == 2 else None]).history) == 2
+
+
+def test_a_signal_in_the_epoch_that_ends_a_phase_is_heard():
+    def enough(event):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return Stop("enough")
+
+    with pytest.raises(Interrupted) as told:
+        fit([Phase(3, 0.1), Phase(1, 0.1)], callbacks=[enough])
+    assert told.value.signal == signal.SIGTERM

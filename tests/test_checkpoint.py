@@ -11,7 +11,7 @@ import optax
 import pytest
 from conftest import fill
 
-from jaxdl import checkpoint, models, train
+from jaxdl import checkpoint, models, parallel, train
 from jaxdl.errors import BadFile, InputError
 
 MODEL = models.create("dense", 3, hidden=(4,))
@@ -184,6 +184,23 @@ def test_leaving_without_closing_loses_nothing(tmp_path):
     assert checkpoint.newest(tmp_path) == 7
     done = subprocess.run([sys.executable, "-c", LEAVE, tmp_path], capture_output=True, text=True, check=False)
     assert done.stderr == f"jaxdl: {tmp_path}/00000007 is saved already\n"
+
+
+@pytest.mark.parametrize("fsdp", [False, True])
+def test_a_state_goes_from_eight_devices_to_four_and_one_and_back(tmp_path, monkeypatch, fsdp):
+    monkeypatch.setattr("jaxdl.parallel.LARGE", 8)
+    model = models.create("dense", 3, hidden=(16,))
+    saved, fresh = (train.init_state(fill(model, (8,), seed), OPTIMIZER, jax.random.key(seed)) for seed in (3, 0))
+    meshes = [parallel.make_mesh(jax.devices()[:count]) for count in (8, 4, 1, 8)]
+    for n, mesh in enumerate(meshes):
+        like = parallel.place(mesh, fresh, fsdp)
+        assert fsdp == (len(like.params["head"]["kernel"].addressable_shards[0].data) < 16) or mesh.size == 1
+        placed = parallel.place(mesh, saved, fsdp) if n == 0 else checkpoint.restore(tmp_path / str(n - 1), like)
+        for leaf, wanted in zip(jax.tree.leaves(placed.opt_state), jax.tree.leaves(like.opt_state), strict=True):
+            assert leaf.sharding == wanted.sharding
+        chex.assert_trees_all_equal(arrays(placed), arrays(saved))
+        checkpoint.save(tmp_path / str(n), placed)
+    chex.assert_trees_all_equal(arrays(checkpoint.restore(tmp_path / "0", fresh)), arrays(saved))
 
 
 def test_nowhere_to_write(tmp_path):

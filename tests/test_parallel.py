@@ -1,5 +1,10 @@
-"""The same step on one device, as a scan, under jit over eight, and under pmap over eight."""
+"""The same step on one device, as a scan, under jit over eight, and under pmap over eight; one process, and two."""
 
+import dataclasses
+import json
+import os
+import signal
+import socket
 import subprocess
 import sys
 
@@ -12,8 +17,10 @@ from conftest import fill
 from flax import linen as nn
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from sklearn.datasets import load_digits
 
-from jaxdl import models, parallel, train, trees
+import jaxdl
+from jaxdl import augment, checkpoint, cli, data, features, models, parallel, runs, train, trees
 
 OPTIMIZER = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1, momentum=0.9), optax.add_decayed_weights(-1e-3))
 MODULES = ("stem", "stem_bn", "head")
@@ -24,7 +31,7 @@ class Net(nn.Module):
 
     @nn.compact
     def __call__(self, x, train=False):
-        x = nn.Conv(4, (3, 3), name="stem")(x)
+        x = nn.Conv(8, (3, 3), name="stem")(x)
         x = nn.relu(nn.BatchNorm(name="stem_bn", momentum=0.9)(x, use_running_average=not train))
         return nn.Dense(3, name="head")(x.mean((1, 2)))
 
@@ -67,7 +74,7 @@ def test_scan_jit_over_a_mesh_and_pmap_equal_one_device(trained):
     scanned, sums_s = jax.device_get(jax.jit(train.make_epoch(step))(state, data, rows, weights))
 
     mesh = parallel.make_mesh()
-    placed = parallel.replicate(mesh, state)
+    placed = parallel.place(mesh, state)
     eight, sums_8 = final(jax.jit(step), placed, lambda batch: parallel.shard_batch(mesh, batch))
 
     mapped = train.make_train_step(model, OPTIMIZER, **options, axis_name=parallel.AXIS)
@@ -93,7 +100,7 @@ def test_groups_of_the_batch_are_those_of_one_device():
     step = jax.jit(train.make_train_step(model, OPTIMIZER))
     state = train.init_state(fill(model, (8, 8, 3)), OPTIMIZER, jax.random.key(0))
     one, _ = step(state, batch)
-    eight, _ = step(parallel.replicate(mesh, state), parallel.shard_batch(mesh, batch))
+    eight, _ = step(parallel.place(mesh, state), parallel.shard_batch(mesh, batch))
     chex.assert_trees_all_close(eight.model_state, one.model_state, rtol=1e-4, atol=1e-6)
     chex.assert_trees_all_close(eight.params, one.params, rtol=1e-2, atol=1e-4)
 
@@ -103,6 +110,229 @@ def test_a_mesh_of_some_devices_divides_the_batch():
     placed = parallel.shard_batch(mesh, {"image": np.zeros((8, 2))})
     assert {shard.data.shape for shard in placed["image"].addressable_shards} == {(2, 2)}
     assert len(placed["image"].addressable_shards) == mesh.size == 4
+
+
+def pictures(count, seed=0):
+    draw = np.random.default_rng(seed)
+    return data.from_arrays(draw.normal(size=(count, 6, 6, 3)).astype("f4"), np.arange(count) % 3)
+
+
+@pytest.mark.parametrize(
+    ("devices", "batch_size", "fsdp", "epoch"),
+    [(4, 6, True, "resident"), (8, 5, True, "streamed"), (8, 12, False, "resident")],
+)
+def test_a_training_on_any_mesh_is_that_on_one_device(monkeypatch, devices, batch_size, fsdp, epoch):
+    """Batches that the mesh does not divide, and a last one that is smaller than it, too: with statistics of the
+    batch, a row too many would show."""
+    monkeypatch.setattr("jaxdl.loop._resident", lambda *_: epoch == "resident")
+    monkeypatch.setattr("jaxdl.parallel.LARGE", 8)
+    phase = jaxdl.Phase(2, 0.1, optimizer="momentum", ema=0.5)
+    options = {"variables": fill(Net(), (6, 6, 3)), "phases": phase, "batch_size": batch_size, "progress": False}
+    options["augment"] = augment.MixUp(0.4) if fsdp else None
+    one, many = (
+        jaxdl.fit(Net(), pictures(25), pictures(13, 1), mesh=mesh, fsdp=fsdp, **options)
+        for mesh in (None, parallel.make_mesh(jax.devices()[:devices]))
+    )
+    for part in ("params", "model_state", "opt_state", "average"):
+        chex.assert_trees_all_close(getattr(many.state, part), getattr(one.state, part), rtol=1e-3, atol=1e-5)
+    for a, b in zip(one.history, many.history, strict=True):
+        for figure in ("loss", "accuracy", "val_loss", "val_accuracy"):
+            assert b[figure] == pytest.approx(a[figure], rel=1e-4)
+    divided = [not leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(many.state.opt_state)]
+    assert any(divided) == fsdp
+
+
+def test_fsdp_leaves_each_device_its_share():
+    model, mesh = models.create("dense", 10, hidden=(256, 256)), parallel.make_mesh()
+    variables, optimizer = fill(model, (64,)), optax.adam(0.1)
+    state = parallel.place(mesh, train.init_state(variables, optimizer, jax.random.key(0), average=True), fsdp=True)
+    layout = parallel.shardings(mesh, state, fsdp=True)
+    step = jax.jit(train.make_train_step(model, optimizer, ema=0.9), out_shardings=(layout, parallel.whole(mesh)))
+    batch = {"features": np.ones((16, 64), "f4"), "label": np.arange(16) % 10, "weight": np.ones(16, "f4")}
+    state, _ = step(state, parallel.shard_batch(mesh, batch))
+
+    def held(tree):
+        """Bytes on the first device, and of the whole tree."""
+        leaves = jax.tree.leaves(tree)
+        return sum(leaf.addressable_shards[0].data.nbytes for leaf in leaves), sum(leaf.nbytes for leaf in leaves)
+
+    for tree in (state.params, state.opt_state, state.average):
+        here, all_ = held(tree)
+        assert all_ / 8 <= here < all_ / 6  # the head's few parameters are copied
+    here, all_ = held(parallel.place(mesh, state.params))
+    assert here == all_
+
+
+PROGRAM = """
+import functools, os, signal, sys
+from jaxdl import callbacks, cli, loop, page, runs
+
+loop._resident = lambda *_: False
+runs.ModelCheckpoint = functools.partial(callbacks.ModelCheckpoint, every=0.0)
+page.write = lambda *_: print("page")
+told, batches = int(os.environ["TOLD"]), loop.batches
+
+
+def hurt(*args, **options):
+    for n, batch in enumerate(batches(*args, **options)):
+        if told and options.get("epoch") == 3 and n == 2:
+            os.kill(os.getpid(), told)
+        yield batch
+
+
+loop.batches = hurt
+cli.main(sys.argv[1:])
+"""
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """Two processes of two devices each that run a program, the second of which is given a signal; what they leave."""
+    cache = tmp_path_factory.mktemp("cache")
+
+    def run(program, arguments, told=0):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            where = f"127.0.0.1:{free.getsockname()[1]}"
+        keep = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+        processes = []
+        for n in (0, 1):
+            command = [sys.executable, "-c", program, *map(str, arguments)]
+            command += ["--coordinator", where, "--num-processes", "2", "--process-id", str(n)]
+            more = {"JAX_NUM_CPU_DEVICES": "2", "TOLD": str(told * n)}
+            more |= {"XDG_CACHE_HOME": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+            pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+            processes.append(subprocess.Popen(command, env=keep | more, **pipes))
+        try:
+            said = [process.communicate(timeout=300) for process in processes]
+        finally:
+            for process in processes:
+                process.kill()
+        return [(process.returncode, *texts) for process, texts in zip(processes, said, strict=True)]
+
+    return run
+
+
+def kept(run):
+    """The last checkpoint of a run: its step, the digests of its arrays, the history without times."""
+    step = checkpoint.steps(run / "checkpoints")[-1]
+    manifest = checkpoint.manifest(run / "checkpoints", step)
+    rows = [{k: v for k, v in row.items() if "second" not in k} for row in manifest["place"]["history"]]
+    return step, {name: array["sha256"] for name, array in manifest["arrays"].items()}, rows
+
+
+MEASURE = """
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import optax
+
+import jaxdl
+from jaxdl import augment, checkpoint, data, features, models, parallel, runs, train
+from jaxdl.errors import InputError
+
+folder, (_, where, _, count, _, index) = Path(sys.argv[1]), sys.argv[2:]
+parallel.start(where, int(count), int(index))
+mesh, model = parallel.make_mesh(), models.create("dense", 3, hidden=(64, 64))
+variables = models.init(model, jax.random.key(0), (8, 8, 1))
+source = data.from_arrays(np.load(folder / "x.npy"), np.arange(21) % 3)
+state = train.init_state(variables, optax.adam(0.1), jax.random.key(0))
+for fsdp in (False, True):
+    for saved in ("copied", "divided"):
+        found = checkpoint.restore(folder / saved, parallel.place(mesh, state, fsdp), 1)
+        checkpoint.save(folder / f"{saved}-{fsdp}", found)
+figures = jaxdl.evaluate(model, found.variables, source, batch_size=6, mesh=mesh)
+outputs = jaxdl.predict(model, found.variables, source, batch_size=6, mesh=mesh)
+drawn = {"views": 1, "augment": augment.Affine(flip=True)}
+extracted = features.extract(model, found.variables, source, batch_size=6, mesh=mesh, folder=folder / "kept", **drawn)
+np.savez(folder / f"{index}.npz", outputs=outputs, extracted=extracted, **figures)
+assert parallel.first_says(lambda: [index]) == ["0"]
+assert parallel.most(int(index)) == 1
+try:
+    runs.create(folder / "run", {"seed": index})
+except InputError as error:
+    assert "do not train the same" in str(error)
+else:
+    raise AssertionError("processes of different trainings begin")
+assert not (folder / "run").exists()
+"""
+
+
+@pytest.mark.slow
+def test_states_go_from_one_process_to_two_and_back_and_are_measured_by_both(pair, tmp_path):
+    model, mesh = models.create("dense", 3, hidden=(64, 64)), parallel.make_mesh()
+    x = np.random.default_rng(0).normal(size=(21, 8, 8, 1)).astype("f4")
+    np.save(tmp_path / "x.npy", x)
+    state = train.init_state(fill(model, (8, 8, 1)), optax.adam(0.1), jax.random.key(0))
+    state = dataclasses.replace(state, step=state.step + 1)
+    checkpoint.save(tmp_path / "copied", state)
+    checkpoint.save(tmp_path / "divided", parallel.place(mesh, state, fsdp=True))
+
+    for status, _, error in pair(MEASURE, [tmp_path]):
+        assert status == 0, error
+    written = checkpoint.manifest(tmp_path / "copied")["arrays"]
+    like = parallel.place(mesh, state, fsdp=True)
+    for name in ("divided", "copied-False", "copied-True", "divided-False", "divided-True"):
+        assert checkpoint.manifest(tmp_path / name)["arrays"] == written
+        chex.assert_trees_all_equal(checkpoint.restore(tmp_path / name, like).params, state.params)
+    source = data.from_arrays(x, np.arange(21) % 3)
+    figures = jaxdl.evaluate(model, state.variables, source)
+    for n in (0, 1):
+        two = np.load(tmp_path / f"{n}.npz")
+        assert {name: two[name] for name in figures} == pytest.approx(figures, rel=1e-5)
+        np.testing.assert_allclose(two["outputs"], jaxdl.predict(model, state.variables, source), rtol=1e-4, atol=1e-5)
+        drawn = {"views": 1, "augment": augment.Affine(flip=True)}
+        extracted = features.extract(model, state.variables, source, batch_size=6, **drawn)
+        np.testing.assert_allclose(two["extracted"], extracted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_and_go_on_whatever_ends_them(pair, tmp_path):
+    digits = load_digits()
+    table = np.column_stack([digits.data, digits.target])[:140]
+    header = ",".join([*(f"p{n}" for n in range(64)), "digit"])
+    np.savetxt(tmp_path / "digits.csv", table, "%g", ",", header=header, comments="")
+    command = ["train", tmp_path / "digits.csv", "--target", "digit", "--hidden", "64", "--epochs", "5"]
+    command += ["--batch-size", "9", "--optimizer", "momentum", "--learning-rate", "0.01", "--reduce-on-plateau", "1"]
+    command += ["--monitor", "val_accuracy", "--fsdp", "--out"]
+
+    (status, out, error), (other, silent, unheard) = pair(PROGRAM, [*command, tmp_path / "whole"])
+    assert (status, other) == (0, 0), error + unheard
+    assert "test accuracy" in out
+    assert "test accuracy" not in silent
+    assert "the learning rate is 0.1 times the schedule's" in error
+    assert unheard == ""
+    whole = kept(tmp_path / "whole")
+    assert whole[0] == 5 * 12
+    summary = json.loads((tmp_path / "whole" / "summary.json").read_text())
+    assert (summary["processes"], summary["device"][:3]) == (2, "4 ×")
+
+    # Killed: the other one says so, and ends.
+    (status, _, error), (killed, _, _) = pair(PROGRAM, [*command, tmp_path / "run"], told=signal.SIGKILL)
+    assert (status, killed) == (parallel.GONE, -signal.SIGKILL)
+    assert error.endswith(parallel.FAREWELL)
+    assert kept(tmp_path / "run")[0] == 2 * 12
+
+    # Told to stop: both do, after the same step, and keep it together.
+    again = [*command, tmp_path / "run", "--resume"]
+    for status, _, error in pair(PROGRAM, again, told=signal.SIGTERM):
+        assert status == 128 + signal.SIGTERM, error
+        assert "--resume goes on" in error
+    assert 2 * 12 < kept(tmp_path / "run")[0] < 3 * 12
+
+    for status, _, error in pair(PROGRAM, again):
+        assert status == 0, error
+    assert kept(tmp_path / "run") == whole
+
+    # One process, on this one's eight devices.
+    cli.main([*map(str, command[:-2]), "--out", str(tmp_path / "one")])
+    for a, b in zip(kept(tmp_path / "one")[2], whole[2], strict=True):
+        assert a.pop("phase") == b.pop("phase")
+        assert a == pytest.approx(b, rel=1e-3)
+    one, two = (runs.load(tmp_path / name).variables() for name in ("one", "whole"))
+    chex.assert_trees_all_close(one, two, rtol=1e-3, atol=1e-4)
 
 
 def faults_of_a_call(configured):
