@@ -191,7 +191,8 @@ def stopped(work: Path, tries: int, number: int, saving: bool, seed: int = 0) ->
             while process.is_alive() and not (_rows(folder) >= epoch and (not saving or _saving(folder))):
                 time.sleep(0.001)
             time.sleep(draw.uniform(0, 0.03))
-            os.kill(process.pid, number)
+            with contextlib.suppress(ProcessLookupError):  # it has ended by itself
+                os.kill(process.pid, number)
             code = finish(process)
             late += code == 0
             right &= code in (-number, 0) if number == signal.SIGKILL else code in (128 + number, 0)

@@ -1,6 +1,7 @@
 """What happens beside training: functions of an event, which may answer with an action.
 
-A callback of your own is a function. It is called after each epoch, with an `Event`:
+A callback of your own is a function. It is called after each epoch, with an `Event`, and once more for the last of them
+where training goes on after an interruption (`event.kind` is "resume" then):
 
     def announce(event):
         print(event.epoch, event.metrics["loss"])
@@ -225,7 +226,7 @@ class ModelCheckpoint:
             self._kept = set(parallel.first_says(lambda: checkpoint.steps(self.directory)))
             if self._kept and int(event.state.step) not in self._kept:
                 raise InputError(f"{self.directory} holds checkpoints already; continue them with resume, or move them")
-            self._best = event.history.best(monitor)
+            self._best = History(row for row in event.history if row["step"] in self._kept).best(monitor)
             self._saver = checkpoint.Saver(self.directory, plain(self.config))
             self._saved = time.monotonic()
             return

@@ -220,8 +220,10 @@ def _sync(*paths: Path) -> None:
     if sys.platform != "win32":  # where folders cannot be opened
         for path in paths:
             descriptor = os.open(path, os.O_RDONLY)
-            os.fsync(descriptor)
-            os.close(descriptor)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
 
 def _clean(directory: Path) -> None:
@@ -358,9 +360,9 @@ def steps(directory: str | Path) -> list[int]:
 
 
 def delete(directory: str | Path, step: int) -> None:
-    """Remove one checkpoint, in one move as far as others can see."""
+    """Remove one checkpoint, in one move as far as others can see; what is left of it the next `Saver` removes."""
     path = Path(directory) / f"{step:08d}"
-    shutil.rmtree(path.rename(path.with_name(f"{path.name}.deleted-tmp")))
+    shutil.rmtree(path.rename(path.with_name(f"{path.name}.deleted-tmp")), ignore_errors=True)
 
 
 def _at(directory: str | Path, step: int | None, read: Callable[[Path], T]) -> T:

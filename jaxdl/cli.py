@@ -869,8 +869,8 @@ def _train(
                 batch_size=options.batch_size,
                 augment=options.augment if images else None,
                 seed=options.data.seed,
-                mesh=_mesh(),
-                fsdp=options.devices.fsdp,
+                mesh=(mesh := _mesh()),
+                fsdp=options.devices.fsdp and mesh is not None,
                 cache=options.data.cache,
                 monitor=watch.monitor,
                 bad_numbers=watch.bad_numbers,
@@ -879,7 +879,9 @@ def _train(
                 **({"loss": loss} | how),
             )
         except Interrupted as told:
-            raise Interrupted(told.signal, f"stopped; {out} keeps what is done, and --resume goes on with it") from None
+            nothing = run.best_step() is None
+            kept = "nothing was done yet" if nothing else f"{out} keeps what is done, and --resume goes on with it"
+            raise Interrupted(told.signal, f"stopped; {kept}") from None
         parallel.most(0)  # until the first has written what the others read
         figures: dict[str, Any] = {"accuracy": None, "loss": None, "count": 0}
         outputs = None

@@ -124,7 +124,7 @@ class Stage:
     """The variables that are not among those above."""
 
     def make_train_step(self, phase: Phase, optimizer: Any, **options: Any) -> train.TrainStep:
-        """The step of a phase on these; `**options` are `loss` and `metrics`."""
+        """The step of a phase on these; `**options` are its `loss`, `metrics` and `skip`."""
         return train.make_train_step(
             self.model,
             optimizer,

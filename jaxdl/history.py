@@ -19,7 +19,7 @@ LOWER = {"loss", "error", "mae", "mse", "rmse"}  # a figure with one of these wo
 
 class History(list[dict[str, Any]]):
     """A row per epoch: epoch, phase, step, loss, accuracy, val_loss, …, learning_rate, seconds, data_seconds (of these,
-    spent waiting for batches), val_seconds, examples_per_second."""
+    spent waiting for batches), val_seconds, examples_per_second, and of bad numbers skipped or rollbacks."""
 
     def column(self, name: str) -> np.ndarray:
         """A figure by epoch, float64 `[E]`; not a number where a row does not have it.

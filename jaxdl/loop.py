@@ -114,7 +114,7 @@ def fit(
     Raises:
       InputError: examples or variables that do not fit the model, labels outside its classes, a pattern that matches no
         parameter, `views` in a phase that trains more than the head, a figure to monitor that is not measured, a
-        checkpoint of another training, or a loss that is not a number.
+        checkpoint of another training, `fsdp` without a mesh, or a loss or parameters that are not numbers.
       Interrupted: it was told to stop.
     """
     phases = tuple(phases) if isinstance(phases, Sequence) else (phases,)
@@ -125,6 +125,8 @@ def fit(
     check_seed(seed)
     if mesh is None and parallel.several():
         raise InputError("several processes train together over the devices of them all: give mesh=make_mesh()")
+    if fsdp and mesh is None:
+        raise InputError("fsdp divides the state over a mesh: give mesh=make_mesh()")
     if bad_numbers not in get_args(BadNumbers):
         raise InputError(f"bad_numbers={bad_numbers!r} is not known{nearest(str(bad_numbers), get_args(BadNumbers))}")
     all_metrics = _with_loss(loss, metrics)
@@ -184,6 +186,8 @@ class _Saved:
     history: History
     sums: list[Any] | None
     """Of the steps of an epoch that has begun."""
+    rollbacks: int = 0
+    """Of that epoch."""
 
     @classmethod
     def find(cls, directory: str | Path, same: Mapping[str, Any]) -> Self | None:
@@ -209,6 +213,10 @@ class _Saved:
         if other and parallel.first():
             warnings.warn(f"{directory} was saved with {', '.join(other)}: the last bits may be others", stacklevel=3)
         return cls(directory, step, **place | {"history": History(place["history"])})
+
+
+class _Together(InputError):
+    """What all processes of a training raise, after the same step."""
 
 
 @dataclass
@@ -247,7 +255,7 @@ class _Run:
     def end(self, kind: object, error: object, traceback: object) -> None:
         """Tell the callbacks of the end, each of them whatever happens in the others. After an error of one of several
         processes they hear of none: what they do together, the others may not do."""
-        if error is not None and parallel.several():
+        if error is not None and parallel.several() and not isinstance(error, _Together):
             return
         event = self.event("end")
         with ExitStack() as stack:
@@ -257,11 +265,11 @@ class _Run:
     def note(self, text: str) -> None:
         self.tell("note", text=text)
 
-    def place(self, sums: Any = None) -> dict[str, Any]:
+    def place(self, sums: Any = None, rollbacks: int = 0) -> dict[str, Any]:
         """All that is needed to go on, beside the state and the best variables."""
         leaves = None if sums is None else [np.asarray(leaf) for leaf in jax.tree.leaves(sums)]
         where: dict[str, Any] = {"number": self.number, "begun": self.begun, "same": self.same}
-        return {**where, "history": list(self.history), "sums": leaves}
+        return {**where, "history": list(self.history), "sums": leaves, "rollbacks": rollbacks}
 
     def phase(
         self,
@@ -311,7 +319,7 @@ class _Run:
                 last = len(self.history) - self.begun == phase.epochs
                 actions = self.tell("resume", metrics=self.history[-1], last=last, best=best)
 
-        factor, rollbacks = 1.0, 0  # of the schedule's rate; of this epoch
+        factor, rollbacks = 1.0, 0 if saved is None else saved.rollbacks  # of the schedule's rate; of this epoch
         with _told_to_stop() as told:
             while not any(isinstance(action, Stop) for action in actions):
                 n, epoch = len(self.history) - self.begun, len(self.history) + 1  # n epochs of the phase are done
@@ -334,7 +342,7 @@ class _Run:
                     rollbacks += 1
                     self.note(f"{wrong}; epoch {epoch} begins again")
                 elif wrong is not None:
-                    raise InputError(f"{wrong}{f', {rollbacks} times lowered' if rollbacks else ''}; try a lower one")
+                    raise _Together(f"{wrong}{f', {rollbacks} times lowered' if rollbacks else ''}; try a lower one")
                 if good is not None and (wrong is not None or done < steps):  # what is done again begins where it did
                     state, sums = good, None
                 self.whole = stage.whole(state)
@@ -370,7 +378,7 @@ class _Run:
                 actions = self.tell("epoch", metrics=row, last=last, best=best, place=self.place())
             number = parallel.most(max(told, default=0))  # of the signal, for all processes
         if number:
-            self.tell("interrupt", best=best, place=self.place(sums))
+            self.tell("interrupt", best=best, place=self.place(sums, rollbacks))
             raise _interrupted(number, int(state.step), self.callbacks)
         for stop in (action for action in actions if isinstance(action, Stop)):
             if stop.reason:
@@ -386,13 +394,13 @@ class _Run:
         """What is no number in the steps of an epoch that are done, and since when; None if nothing is, or if batches
         are skipped and this is not so in all of them."""
         good, of_loss, *each = (int(count) for count in sums["finite"])
-        if good == done or (self.same["bad_numbers"] == "skip" and good):
+        if good == done or (self.same["bad_numbers"] == "skip" and (good or done < self.training.steps)):
             return None
         moving = trees.split(stage.variables["params"], stage.mask)[0]
         first = sorted(trees.paths(moving), key=lambda path: path.split("/"))[each.index(min(each))]
         loss = float(sums["loss"][0])
         what = f"{'loss' if of_loss == good else 'update'} became {'nan' if math.isfinite(loss) else loss}"
-        # Once there is one it stays, so the first is in the step after the good ones.
+        # Once there is one in the parameters it stays, so the first is in the step after the good ones.
         return (
             f"the {what} in step {self.done + before + good + 1} (epoch {len(self.history) + 1}, phase "
             f"{self.training.phases[self.number].name!r}, first in {first}), at the learning rate "
@@ -691,7 +699,7 @@ def _raised_by_signal(run: _Run) -> Iterator[None]:
 
 
 def _kinds(callback: Callback) -> tuple[str, ...]:
-    kinds: tuple[str, ...] = getattr(callback, "kinds", ("epoch",))
+    kinds: tuple[str, ...] = getattr(callback, "kinds", ("epoch", "resume"))
     return kinds
 
 
@@ -699,6 +707,8 @@ def _interrupted(number: int, step: int, callbacks: Sequence[Callback]) -> Inter
     kept = [str(each.directory) for each in callbacks if isinstance(each, ModelCheckpoint)]
     how = (
         f"fit(…, resume={kept[0]!r}) goes on from there"
+        if kept and step
+        else "nothing is kept yet"
         if kept
         else "nothing keeps it (callbacks.ModelCheckpoint does)"
     )

@@ -32,7 +32,7 @@ LARGE = 1 << 12  # elements from which on `fsdp` divides an array; a smaller one
 HEARTBEAT = 60  # seconds without a sign of life from a process after which the others end
 GOODBYE = 20  # seconds that a process which ends waits for the others to end, too
 GONE = 75  # exit status where another process is gone: EX_TEMPFAIL of sysexits.h, try again later
-LOST = re.compile("gloo|nccl|coordination|heartbeat|barrier", re.IGNORECASE)  # in errors where another is gone
+LOST = re.compile(r"\b(gloo|nccl|heartbeat|barrier)\b|coordination", re.IGNORECASE)  # in errors where another is gone
 FAREWELL = (
     "jaxdl: another process of this training has ended or cannot be reached; start all of them again with --resume, "
     "or fit(…, resume=…), to go on from the last checkpoint\n"
@@ -121,7 +121,7 @@ def end(error: BaseException) -> None:
         return
     sys.stdout.flush()
     if not isinstance(error, SystemExit) and LOST.search(str(error)):
-        os.write(2, FAREWELL.encode())
+        os.write(2, f"{type(error).__name__}: {str(error).strip():.300}\n{FAREWELL}".encode())
         os._exit(GONE)
     if not isinstance(error, SystemExit):
         traceback.print_exception(error)

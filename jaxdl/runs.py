@@ -153,8 +153,7 @@ class Run:
         kept = checkpoint.steps(self.checkpoints) or (self.checkpoints / checkpoint.QUARANTINE).exists()
         if error is not None and not kept and parallel.first():
             shutil.rmtree(self.path, ignore_errors=True)
-        elif isinstance(error, Exception):
-            saved = checkpoint.steps(self.checkpoints)
+        elif isinstance(error, Exception) and (saved := checkpoint.steps(self.checkpoints)):
             error.add_note(f"{self.path} keeps what was trained up to step {' and '.join(map(str, saved))}")
 
 

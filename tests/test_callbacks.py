@@ -30,7 +30,7 @@ from jaxdl.callbacks import (
     TensorBoard,
     Training,
 )
-from jaxdl.errors import InputError, Interrupted
+from jaxdl.errors import BadFile, InputError, Interrupted
 from jaxdl.history import History
 from jaxdl.optim import Phase
 
@@ -292,6 +292,37 @@ def test_an_end_that_fails_does_not_keep_others_from_theirs(tmp_path):
     with pytest.raises(OSError, match="cannot close"):
         fit(callbacks=[LambdaCallback(end=fail), ModelCheckpoint(tmp_path)])
     assert checkpoint.newest(tmp_path) == 30
+
+
+def test_a_function_of_your_own_is_heard_where_training_goes_on(tmp_path):
+    def lower(event):
+        return ScaleRate(0.1) if event.epoch >= 2 else None
+
+    def fail(event):
+        if event.epoch == 2:
+            raise ZeroDivisionError
+
+    whole = fit(callbacks=[lower])
+    with pytest.raises(ZeroDivisionError):
+        fit(callbacks=[ModelCheckpoint(tmp_path, every=0), lower, fail])
+    resumed = fit(callbacks=[lower], resume=tmp_path)
+    np.testing.assert_array_equal(resumed.history.column("learning_rate"), whole.history.column("learning_rate"))
+    same(resumed, whole)
+
+
+def test_where_the_best_was_damaged_the_next_best_is_kept(tmp_path):
+    def train_on(values, begun):
+        keep = ModelCheckpoint(tmp_path, every=0)
+        epochs = [("epoch", n) for n in range(begun + 1, len(values) + 1)]
+        for kind, n in [("begin", begun), *epochs, ("end", len(values))]:
+            keep(replace(told(values[:n], kind), state=replace(STATE, step=jnp.int32(n))))
+
+    train_on([0.9, 0.1, 0.5], 0)
+    assert checkpoint.steps(tmp_path) == [2, 3]
+    with pytest.warns(UserWarning, match="damaged; it is now in"):
+        checkpoint.quarantine(tmp_path, 2, BadFile("damaged"))
+    train_on([0.9, 0.1, 0.5, 0.3, 0.8], 3)
+    assert checkpoint.steps(tmp_path) == [4, 5]
 
 
 def test_only_the_same_training_goes_on(tmp_path):

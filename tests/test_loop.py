@@ -1,3 +1,6 @@
+import os
+import signal
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +12,7 @@ import jaxdl
 from jaxdl import data, losses, metrics, models, optim, parallel, train
 from jaxdl.augment import Affine, CutMix, MixUp, OneOf
 from jaxdl.callbacks import LambdaCallback, ModelCheckpoint
-from jaxdl.errors import InputError
+from jaxdl.errors import InputError, Interrupted
 from jaxdl.optim import Phase
 from jaxdl.transfer import Recipe
 
@@ -377,7 +380,7 @@ def test_a_batch_that_is_skipped_is_as_if_it_had_never_been(resident, monkeypatc
         jaxdl.fit(model, data.Arrays(inputs, blobs(40).labels, tuple("abc")), phases=phase, **options)
 
 
-def test_an_epoch_that_is_rolled_back_is_one_at_a_lower_rate(tmp_path):
+def test_an_epoch_that_is_rolled_back_is_one_at_a_lower_rate(tmp_path, monkeypatch):
     draw = np.random.default_rng(0)
     x = draw.normal(size=(60, 1)).astype(np.float32)
     source, model = data.from_arrays(x, x[:, 0] * 2), models.create("neuron", 1)
@@ -407,8 +410,25 @@ def test_an_epoch_that_is_rolled_back_is_one_at_a_lower_rate(tmp_path):
     resumed = fit(5.0, bad_numbers="rollback", resume=tmp_path / "failed")
     for a, b in zip(jax.tree.leaves(rolled.variables), jax.tree.leaves(resumed.variables), strict=True):
         np.testing.assert_array_equal(a, b)
+
+    class Stopper:
+        kinds = ("note",)
+
+        def __call__(self, event):
+            if "begins again" in event.text:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("jaxdl.loop._resident", lambda *_: False)  # so that the epoch stops in its middle
+    whole, stopped = fit(5.0, bad_numbers="rollback"), tmp_path / "stopped"
+    with pytest.raises(Interrupted):
+        fit(5.0, bad_numbers="rollback", callbacks=[ModelCheckpoint(stopped), Stopper()])
+    resumed = fit(5.0, bad_numbers="rollback", resume=stopped)
+    for name in ("learning_rate", "rollbacks", "loss"):
+        np.testing.assert_array_equal(resumed.history.column(name), whole.history.column(name))
     with pytest.raises(InputError, match=r"learning rate 1e\+20, 3 times lowered; try a lower one"):
         fit(1e23, bad_numbers="rollback")
+    with pytest.raises(InputError, match="fsdp divides the state over a mesh: give"):
+        fit(1.0, fsdp=True)
     with pytest.raises(InputError, match="bad_numbers='rolback' is not known; the nearest: rollback"):
         fit(1.0, bad_numbers="rolback")
 
