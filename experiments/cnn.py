@@ -5,7 +5,8 @@ fourth of the features from group to group, and augmentation shows every photogr
 training and validation come closer, in `pizza.png`. The ten dishes need more than a small network from scratch:
 that is what `feature_extraction` is for.
 
-The course has pizza and steak, and ten dishes, of Food-101. Other folders stand in with `--binary` and `--data`.
+The course has pizza and steak, and ten dishes, of Food-101. Other folders stand in with `--binary` and `--data`; give
+both where nothing can be downloaded.
 """
 
 from collections.abc import Sequence

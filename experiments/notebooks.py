@@ -101,6 +101,7 @@ def main(names: Sequence[str]) -> None:
     for each in names:
         if each not in known:
             sys.exit(f"there is no notebook {each!r}{nearest(each, known)}")
+    print(f"running {len(names) or len(known)} notebooks, to write what they show to {FOLDER.name}/*.ipynb", flush=True)
     for path in (known[each] for each in names or known):
         started = time.perf_counter()
         text = written(execute(read(path)))

@@ -82,6 +82,14 @@ def start(coordinator: str | None = None, processes: int | None = None, index: i
     Raises:
       InputError: the three are not known, or the others do not come.
     """
+    by_hand = {"coordinator": coordinator, "number of processes": processes, "number of this process": index}
+    if missing := [name for name, value in by_hand.items() if value is None]:
+        if len(missing) < len(by_hand):
+            raise InputError(f"to find each other by hand, processes need the {' and the '.join(missing)} too")
+    elif not re.fullmatch(r".+:\d+", coordinator or ""):
+        raise InputError(f"the coordinator is HOST:PORT, where process 0 listens; got {coordinator!r}")
+    elif not 0 <= (index or 0) < (processes or 0):
+        raise InputError(f"of {processes} processes this is one from 0 to {(processes or 0) - 1}; got {index}")
     # It would keep SIGTERM from `fit`, and from the process before and after that.
     jax.config.update("jax_enable_preemption_service", False)
     _on_abort()
@@ -89,10 +97,13 @@ def start(coordinator: str | None = None, processes: int | None = None, index: i
     try:
         jax.distributed.initialize(coordinator, processes, index, **waits)
     except (ValueError, TypeError, LookupError, RuntimeError) as error:
-        raise InputError(
-            f"the processes of a training do not find each other ({str(error).splitlines()[0]:.200}); give each of "
-            "them the coordinator as HOST:PORT, the number of processes, and its own from 0"
-        ) from None
+        if missing:
+            raise InputError(
+                "no Slurm, Open MPI, Kubernetes or TPU pod seems to have started this process; one process uses all "
+                "devices of its machine without --distributed, and by hand each of several is given the coordinator, "
+                "their number and its own"
+            ) from None
+        raise InputError(f"the processes do not find each other ({str(error).splitlines()[0]:.200})") from None
 
 
 _kept: list[Any] = []  # what C calls

@@ -635,7 +635,10 @@ def make(
         report = replace(report, largest_batch=best)
     if measured:
         tell("running …")
-        report = replace(report, measured=measure(setup, step, devices))
+        try:
+            report = replace(report, measured=measure(setup, step, devices))
+        except MemoryError:
+            raise InputError(f"a batch of {setup.batch_size} does not fit into the memory of this machine") from None
     return report
 
 

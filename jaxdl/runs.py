@@ -182,7 +182,7 @@ def _create(path: Path, plain: dict[str, Any], resume: bool) -> None:
     check_new(path, resume)
     killed = resume and path.is_dir() and {file.name for file in path.iterdir()} <= {"config.json.tmp"}
     if path.exists() and not killed:
-        if other := _difference(_config(path), plain):
+        if other := _difference(_elsewhere(_config(path)), _elsewhere(plain)):
             raise InputError(f"{path} cannot go on: it was started with other {other}")
         return
     try:
@@ -199,7 +199,8 @@ def check_new(path: str | Path, resume: bool = False) -> None:
     not after."""
     path = Path(path)
     if resume and (path / "summary.json").exists():
-        raise InputError(f"{path} has finished: there is nothing to resume")
+        more = f"to train on from it, give --model {path} and another --out"
+        raise InputError(f"{path} has finished: there is nothing to resume; {more}")
     if path.exists() and not resume:
         unfinished = (path / "config.json").exists() and not (path / "summary.json").exists()
         more = ", or go on with it by --resume" if unfinished else ""
@@ -306,10 +307,18 @@ def _kept(checkpoints: Path, name: str) -> dict[str, Any]:
         return {}
 
 
+def _elsewhere(config: dict[str, Any]) -> dict[str, Any]:
+    """A config without where its run lies, which may be another place by now."""
+    command = {name: value for name, value in config.get("command", {}).items() if name != "out"}
+    return {**config, "command": command, "command_line": None}
+
+
 def _difference(before: dict[str, Any], now: dict[str, Any]) -> str | None:
     """The path of the first setting that differs, with both values."""
     for name in {**before, **now}:
         was, is_ = before.get(name), now.get(name)
+        if name == "phases" and was and is_ and len(was) == len(is_):
+            was, is_ = dict(enumerate(was)), dict(enumerate(is_))
         if was != is_:
             if isinstance(was, dict) and isinstance(is_, dict):
                 return f"{name}.{_difference(was, is_)}"

@@ -130,7 +130,7 @@ def test_a_training_on_any_mesh_is_that_on_one_device(monkeypatch, devices, batc
     options = {"variables": fill(Net(), (6, 6, 3)), "phases": phase, "batch_size": batch_size, "progress": False}
     options["augment"] = augment.MixUp(0.4) if fsdp else None
     one, many = (
-        jaxdl.fit(Net(), pictures(25), pictures(13, 1), mesh=mesh, fsdp=fsdp, **options)
+        jaxdl.fit(Net(), pictures(25), pictures(13, 1), mesh=mesh, fsdp=fsdp and mesh is not None, **options)
         for mesh in (None, parallel.make_mesh(jax.devices()[:devices]))
     )
     for part in ("params", "model_state", "opt_state", "average"):
