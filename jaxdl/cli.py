@@ -131,9 +131,6 @@ class Devices:
 
     def start(self) -> None:
         by_hand = (self.coordinator, self.num_processes, self.process_id)
-        if self.coordinator and self.num_processes and self.process_id is not None:
-            others = f"{self.num_processes - 1} other{'s' if self.num_processes > 2 else ''}"
-            print(f"process {self.process_id} waits for {others} at {self.coordinator}", file=sys.stderr)
         if self.distributed or by_hand != (None, None, None):
             parallel.start(*by_hand)
 

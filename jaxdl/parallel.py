@@ -76,8 +76,8 @@ def start(coordinator: str | None = None, processes: int | None = None, index: i
     Args:
       coordinator: HOST:PORT where process 0 listens.
       processes: how many there are.
-      index: which of them this is, from 0. Where Slurm, Open MPI, Kubernetes or a TPU pod has started the processes,
-        JAX finds out what is not given.
+      index: which of them this is, from 0. None of the three where Slurm, Open MPI, Kubernetes or a TPU pod has started
+        the processes: JAX finds out then.
 
     Raises:
       InputError: the three are not known, or the others do not come.
@@ -90,6 +90,8 @@ def start(coordinator: str | None = None, processes: int | None = None, index: i
         raise InputError(f"the coordinator is HOST:PORT, where process 0 listens; got {coordinator!r}")
     elif not 0 <= (index or 0) < (processes or 0):
         raise InputError(f"of {processes} processes this is one from 0 to {(processes or 0) - 1}; got {index}")
+    if not missing:
+        print(f"process {index} waits for all {processes} at {coordinator}", file=sys.stderr, flush=True)
     # It would keep SIGTERM from `fit`, and from the process before and after that.
     jax.config.update("jax_enable_preemption_service", False)
     _on_abort()

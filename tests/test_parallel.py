@@ -21,6 +21,7 @@ from sklearn.datasets import load_digits
 
 import jaxdl
 from jaxdl import augment, checkpoint, cli, data, features, models, parallel, runs, train, trees
+from jaxdl.errors import InputError
 
 OPTIMIZER = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1, momentum=0.9), optax.add_decayed_weights(-1e-3))
 MODULES = ("stem", "stem_bn", "head")
@@ -140,6 +141,21 @@ def test_a_training_on_any_mesh_is_that_on_one_device(monkeypatch, devices, batc
             assert b[figure] == pytest.approx(a[figure], rel=1e-4)
     divided = [not leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(many.state.opt_state)]
     assert any(divided) == fsdp
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        (("a:1", None, None), "need the number of processes and the number of this process too"),
+        ((None, 2, None), "need the coordinator and the number of this process too"),
+        (("localhost", 2, 0), "the coordinator is HOST:PORT, where process 0 listens; got 'localhost'"),
+        (("a:1", 2, 2), "of 2 processes this is one from 0 to 1; got 2"),
+        (("a:1", 0, 0), "of 0 processes"),
+    ],
+)
+def test_processes_that_cannot_find_each_other_are_told_what_is_missing(given, reason):
+    with pytest.raises(InputError, match=reason):
+        parallel.start(*given)
 
 
 def test_fsdp_leaves_each_device_its_share():
@@ -303,7 +319,8 @@ def test_two_processes_train_as_one_and_go_on_whatever_ends_them(pair, tmp_path)
     assert "test accuracy" in out
     assert "test accuracy" not in silent
     assert "the learning rate is 0.1 times the schedule's" in error
-    assert unheard == ""
+    assert unheard.startswith("process 1 waits for all 2 at 127.0.0.1:")
+    assert unheard.count("\n") == 1
     whole = kept(tmp_path / "whole")
     assert whole[0] == 5 * 12
     summary = json.loads((tmp_path / "whole" / "summary.json").read_text())
