@@ -159,7 +159,8 @@ def topology(name: str) -> Hardware:
         known = [f"{each}:{CHIPS[each].slices[1]}" for each in CHIPS]
         raise InputError(f"no topology is called {name!r}{nearest(name, known)}")
     if shape not in CHIPS[kind].slices:
-        raise InputError(f"{kind} has no slice {shape!r}{nearest(shape, CHIPS[kind].slices)}")
+        of = f"{kind} has no slice {shape!r}" if shape else f"a slice is missing, as in {kind}:{CHIPS[kind].slices[1]}"
+        raise InputError(f"{of}{nearest(shape, CHIPS[kind].slices)}")
     chip = CHIPS[kind]
     axes = tuple(map(int, shape.split("x")))
     return Hardware(name, axes, chip.flops, chip.bandwidth, chip.memory, chip.link, chip.ring)
@@ -533,7 +534,7 @@ class Report:
         room = f" of {hardware.memory / GIB:.2f}" if hardware.memory else ""
         fits = f"; {self.largest_batch} examples fit" if self.largest_batch else ""
         rows = [
-            ("each chip, in a step", "", "at least"),
+            ("each chip, in a step", "", "at least" if hardware.link else "about"),
             ("computes", f"{self.program.flops / 1e9:,.1f} GFLOP", _ms(times.compute)),
             ("moves", f"{self.program.bytes_moved / 1e9:,.2f} GB", _ms(times.memory)),
         ]
@@ -545,7 +546,8 @@ class Report:
         ]
         if self.measured:
             rate = setup.batch_size * hardware.chips / self.measured
-            rows.append(("measured", f"{rate:,.1f} images/s, {times.step / self.measured:.0%}", _ms(self.measured)))
+            share = f"{times.step / self.measured:.0%} of that"
+            rows.append(("measured", f"{rate:,.1f} images/s, {share}", _ms(self.measured)))
         lines = [
             f"{setup.model}, {what}; {hardware.name}, {hardware.chips} chip{'s' * (hardware.chips > 1)}",
             ", ".join(more),
@@ -563,8 +565,10 @@ class Report:
                 said = (f"{seconds:,.1f} s, {hours:.2f} chip-hours" for seconds, hours in costs)
                 table.append((str(chips), f"{rate:,.0f}", f"{first.step / other.step:.1%}", *said))
             lines += ["", "the same program on more chips", trees.columns(table, right=range(5))]
-        peaks = "the published peaks allow" if hardware.link else "the speed of a matrix product and of a copy allows"
-        last = f"Times are the least that {peaks}{'' if self.measured else '; nothing was run'}."
+        if hardware.link:
+            last = f"Times are the least that the published peaks allow{'' if self.measured else '; nothing was run'}."
+        else:
+            last = "Times are by the speed of a large matrix product and copy, measured here; caches are faster."
         return "\n".join([*lines, "", last])
 
     def plain(self) -> dict[str, Any]:

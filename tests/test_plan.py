@@ -213,7 +213,7 @@ def test_statistics_of_groups_are_shared_by_their_chips_alone():
     [
         (["dense", "--topology", "v5x:2x2"], "no topology is called 'v5x:2x2'; the nearest: v5"),
         (["dense", "--topology", "v5e:3x3"], "v5e has no slice '3x3'; there are: 16x16, 1x1, 2x2"),
-        (["dense", "--topology", "v5e"], "v5e has no slice ''; there are: 16x16, 1x1"),
+        (["dense", "--topology", "v5e"], "a slice is missing, as in v5e:2x2; there are: 16x16, 1x1"),
         (["denze", "--batch-size", "1"], "no model is called 'denze'; the nearest: dense"),
         (["dense", "--batch-size", "0"], "a batch has at least one example, got 0"),
         (["efficientnet_b0", "--batch-norm", "3"], "8 chips cannot be divided into groups of 3"),
