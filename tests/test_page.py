@@ -235,7 +235,7 @@ def test_a_run_that_has_not_finished_and_one_without_config_of_data(root, tmp_pa
 
 
 def test_without_matplotlib_training_says_how_to_get_the_page(root, tmp_path, capsys, monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.layout_engine", None)
     train = ["train", str(root / "homes.csv"), "--target", "price", "--model", "neuron", "--epochs", "1"]
     cli.main([*train, "--out", str(tmp_path / "run")])
     last = capsys.readouterr().err.splitlines()[-1]
