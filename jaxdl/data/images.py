@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import math
+import stat
 import zlib
 from pathlib import Path
 from typing import Any, Literal
@@ -84,7 +85,7 @@ def _decoded(image: str | Path | bytes, least: int = 0) -> np.ndarray:
 
 def _content(path: Path) -> bytes:
     try:
-        if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+        if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe would wait for ever
             raise BadImage(f"{path}: not a file")
         return path.read_bytes()
     except FileNotFoundError:
