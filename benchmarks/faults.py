@@ -186,7 +186,8 @@ def stopped(work: Path, tries: int, number: int, saving: bool, seed: int = 0) ->
         folder, right = work / f"{name}-{saving}-{n}", True
         times = sorted(draw.sample(range(1, EPOCHS - 2), min(5, tries - n)))
         whole(work, kind)
-        for epoch in times:
+        for least in times:
+            epoch = max(least, _rows(folder) + 1)  # before its own first epoch, a process does not hear of signals yet
             process = start(kind, folder)
             while process.is_alive() and not (_rows(folder) >= epoch and (not saving or _saving(folder))):
                 time.sleep(0.001)
