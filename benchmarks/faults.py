@@ -104,6 +104,7 @@ def run(
     if kind == "table":
         watch = cli.Watch.callbacks
         vars(runs)["ModelCheckpoint"] = partial(callbacks.ModelCheckpoint, every=0)
+        # In a process of its own, as a user's code would not do it; mypy minds that a method is replaced.
         cli.Watch.callbacks = lambda *args: [*watch(*args), happen]  # type: ignore[method-assign]
         vars(page)["write"] = lambda *_: None
         table = folder.parent / "table.csv"
@@ -477,11 +478,11 @@ def reading(work: Path) -> Outcome:
         except data.BadImage as error:
             lost += not any(name in str(error) for name in ("7.png", "8.png"))
 
-    class Silent(type(photos)):  # type: ignore[misc]
+    class Silent(type(photos)):  # type: ignore[misc]  # of whatever class that is: mypy wants a name
         def take(self, rows: Any) -> Any:
             time.sleep(30)
 
-    batches = sys.modules["jaxdl.data.batches"]
+    batches = sys.modules["jaxdl.data.batches"]  # to mypy, a module of no attributes of its own
     patience, batches.PATIENCE = batches.PATIENCE, 0.5  # type: ignore[attr-defined]
     try:
         silent = Silent(**{name: getattr(photos, name) for name in photos.__dataclass_fields__})

@@ -135,12 +135,12 @@ def _wait() -> None:
     for saver in list(_unfinished):
         try:
             saver.close()
-        except Exception as error:
+        except Exception as error:  # nobody is left to raise it to, and the other savers have theirs to write
             print(f"jaxdl: {error}", file=sys.stderr)
 
 
 # Ahead of the end of all thread pools, which orbax needs to write; what `atexit` registers comes after it, and so does
-# waiting for threads.
+# waiting for threads. Python has no public hook as early; types know public names only.
 threading._register_atexit(_wait)  # type: ignore[attr-defined]
 
 
