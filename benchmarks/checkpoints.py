@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,10 @@ class Work:
     start: Callable[[callbacks.Callback], Any]
     epochs: int  # in a turn
     rounds: int
-    every: float = 0.0  # seconds between two saves, at least
+    every: float | None = None  # as `ModelCheckpoint` takes it
 
 
-def fine_tuning(watch: callbacks.Callback, count: int = 256) -> Any:
+def fine_tuning(watch: callbacks.Callback, count: int) -> Any:
     """All of EfficientNet-Lite0, at the recipe's settings."""
     pixels = np.random.default_rng(0).integers(0, 256, (count, 224, 224, 3), np.uint8)
     model = models.create("efficientnet_lite0", 10)
@@ -59,8 +60,11 @@ def digits(watch: callbacks.Callback) -> Any:
 
 
 WORKS = (
-    Work("fine-tuning EfficientNet-Lite0 @224, epochs of 256 images, each of them kept", fine_tuning, 1, 4),
-    Work("a dense net on 1,797 digits, kept every 10 s", digits, 500, 4, callbacks.SAVE_EVERY),
+    Work(
+        "fine-tuning EfficientNet-Lite0 @224, 1,024 images, every epoch kept", partial(fine_tuning, count=1024), 1, 4, 0
+    ),
+    Work("the same with 256 images, kept as often as it is by default", partial(fine_tuning, count=256), 15, 3),
+    Work("a dense net on 1,797 digits, by default", digits, 500, 4),
 )
 
 

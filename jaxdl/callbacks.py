@@ -36,7 +36,8 @@ Kind = Literal["begin", "phase", "note", "batch", "epoch", "resume", "interrupt"
 epoch has ended; training goes on after an epoch that had ended before; it stops in the middle; it ends, also by an
 error."""
 
-SAVE_EVERY = 10.0  # seconds of training that may be lost where the process is killed
+SAVE_EVERY = 10.0  # seconds of training that may be lost where the process is killed, unless saving takes long:
+SAVE_SHARE = 0.02  # of the time, at most
 
 
 @dataclass(frozen=True)
@@ -202,7 +203,7 @@ class ModelCheckpoint:
     Args:
       directory: of the checkpoints.
       monitor: the figure that tells the best; None for that of `fit`. Where no epoch has it, the last is kept alone.
-      every: seconds of training between two saves, at least.
+      every: seconds of training between two saves, at least; None for ten, or as many as make saving 2 % of the time.
       config: plain data to keep with each checkpoint: what the network is, its classes, its preprocessing.
 
     Raises:
@@ -211,7 +212,7 @@ class ModelCheckpoint:
 
     directory: str | Path
     monitor: str | None = None
-    every: float = SAVE_EVERY
+    every: float | None = None
     config: Mapping[str, Any] | None = None
     kinds = ("begin", "epoch", "interrupt", "end")
     _waiting: dict[int, dict[str, Any]] = field(default_factory=dict, init=False, repr=False)
@@ -230,7 +231,8 @@ class ModelCheckpoint:
             self._saver = checkpoint.Saver(self.directory, plain(self.config))
             self._saved = time.monotonic()
             return
-        late = parallel.most(time.monotonic() - self._saved > self.every)
+        every = max(SAVE_EVERY, self._saver.seconds / SAVE_SHARE) if self.every is None else self.every
+        late = parallel.most(time.monotonic() - self._saved > every)
         due = event.kind != "epoch" or event.last or late
         if event.kind != "end":
             step = int(event.state.step)

@@ -59,6 +59,7 @@ class Saver:
         self._config = config
         self._pool = ThreadPoolExecutor(1, "checkpoint")
         self._pending: deque[Future[None]] = deque()
+        self.seconds = 0.0  # that the last save took
         self._pool.submit(_orbax)  # takes more than half a second, while the first step is compiled
         if self.directory.is_dir() and parallel.first():
             _clean(self.directory)
@@ -103,11 +104,17 @@ class Saver:
             "versions": versions(),
             "topology": topology(),
         }
-        if parallel.several():  # orbax talks with the other processes, which would get between the steps
+
+        def write() -> None:
+            begun = time.monotonic()
             _write(path, items, manifest, keep)
+            self.seconds = time.monotonic() - begun
+
+        if parallel.several():  # orbax talks with the other processes, which would get between the steps
+            write()
             return path
         _unfinished.add(self)
-        self._pending.append(self._pool.submit(_write, path, items, manifest, keep))
+        self._pending.append(self._pool.submit(write))
         return path
 
     def close(self) -> None:

@@ -185,6 +185,28 @@ def test_fast_epochs_are_saved_together_and_nothing_is_lost(tmp_path, monkeypatc
     assert len(before) > 1
 
 
+def test_saving_takes_a_small_share_of_the_time(tmp_path, monkeypatch):
+    """Where a save takes a second, the next one is due after 50."""
+    keep, now, write = ModelCheckpoint(tmp_path), [0.0], checkpoint._write
+
+    def slowly(*arguments):
+        write(*arguments)
+        now[0] += 1.0
+
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    monkeypatch.setattr(checkpoint, "_write", slowly)
+    keep(replace(told([], kind="begin"), training=told([0.9]).training))
+    losses, saved = [], []
+    for n in range(1, 13):
+        now[0] += 11.0
+        losses.append(1 / n)
+        keep(replace(told(losses), state=replace(STATE, step=jnp.int32(n))))
+        while keep._saver._pending:
+            keep._saver._pending.popleft().result()
+        saved.append(checkpoint.steps(tmp_path)[-1])
+    assert saved == [1, 1, 1, 1, 1, 6, 6, 6, 6, 6, 11, 11]
+
+
 # What has to be the same however often training was interrupted: dropout, augmentation, averages, several phases, a
 # rate that was reduced, the choice of the best epoch.
 PHASES = (
