@@ -138,7 +138,8 @@ class Saver:
 _unfinished: set[Saver] = set()
 
 
-def _wait() -> None:
+def wait() -> None:
+    """Wait until everything is written, of all that save in the background; what goes wrong is told on stderr."""
     for saver in list(_unfinished):
         try:
             saver.close()
@@ -148,7 +149,7 @@ def _wait() -> None:
 
 # Ahead of the end of all thread pools, which orbax needs to write; what `atexit` registers comes after it, and so does
 # waiting for threads. Python has no public hook as early; types know public names only.
-threading._register_atexit(_wait)  # type: ignore[attr-defined]
+threading._register_atexit(wait)  # type: ignore[attr-defined]
 
 
 def copied(state: TrainState) -> TrainState:

@@ -148,6 +148,7 @@ class Run:
             self._lock.append(file)
 
     def __exit__(self, kind: object, error: object, traceback: object) -> None:
+        checkpoint.wait()  # a signal may have cut short what waits for the last; the next to train here would remove it
         while self._lock:
             self._lock.pop().close()
         kept = checkpoint.steps(self.checkpoints) or (self.checkpoints / checkpoint.QUARANTINE).exists()

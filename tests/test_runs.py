@@ -2,6 +2,7 @@ import errno
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import chex
@@ -77,6 +78,21 @@ def test_two_processes_do_not_train_in_one_directory(tmp_path):
         assert f"another process is training in {run.path}" in other.stderr
     with run:
         pass
+
+
+def test_a_run_is_free_once_its_checkpoints_are_written(tmp_path, monkeypatch):
+    """Also where a second signal cuts short what waits for them."""
+    run, write = runs.create(tmp_path / "run", CONFIG), checkpoint._write
+
+    def slowly(*arguments):
+        time.sleep(0.5)
+        write(*arguments)
+
+    monkeypatch.setattr(checkpoint, "_write", slowly)
+    with pytest.raises(KeyboardInterrupt), run:
+        checkpoint.Saver(run.checkpoints).save(state(1))
+        raise KeyboardInterrupt
+    assert checkpoint.newest(run.checkpoints) == 1
 
 
 def test_a_run_is_read_back_as_it_was(tmp_path):
