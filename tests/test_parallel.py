@@ -1,6 +1,7 @@
 """The same step on one device, as a scan, under jit over eight, and under pmap over eight; one process, and two."""
 
 import dataclasses
+import inspect
 import json
 import os
 import signal
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
 import jaxdl
-from jaxdl import augment, checkpoint, cli, data, features, models, parallel, runs, train, trees
+from jaxdl import augment, checkpoint, cli, data, features, losses, metrics, models, optim, parallel, runs, train, trees
 from jaxdl.errors import InputError
 
 OPTIMIZER = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1, momentum=0.9), optax.add_decayed_weights(-1e-3))
@@ -203,10 +204,10 @@ cli.main(sys.argv[1:])
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory):
-    """Two processes of two devices each that run a program, the second of which is given a signal; what they leave."""
+    """Two processes of two devices each that run a program, one of which is given a signal; what they leave."""
     cache = tmp_path_factory.mktemp("cache")
 
-    def run(program, arguments, told=0):
+    def run(program, arguments, told=0, which=1):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             where = f"127.0.0.1:{free.getsockname()[1]}"
@@ -215,7 +216,7 @@ def pair(tmp_path_factory):
         for n in (0, 1):
             command = [sys.executable, "-c", program, *map(str, arguments)]
             command += ["--coordinator", where, "--num-processes", "2", "--process-id", str(n)]
-            more = {"JAX_NUM_CPU_DEVICES": "2", "TOLD": str(told * n)}
+            more = {"JAX_NUM_CPU_DEVICES": "2", "TOLD": str(told * (n == which))}
             more |= {"XDG_CACHE_HOME": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
             pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
             processes.append(subprocess.Popen(command, env=keep | more, **pipes))
@@ -237,7 +238,29 @@ def kept(run):
     return step, {name: array["sha256"] for name, array in manifest["arrays"].items()}, rows
 
 
+def unlucky(mesh, **options):
+    """Trainings with an example that gives no number, which is skipped, and at a rate that has to be lowered."""
+    x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    labels = np.argmax(x, axis=1)
+    x[7] = 3e38
+    phase = optim.Phase(3, 0.05, optimizer="momentum", schedule="constant", warmup=0, weight_decay=0, ema=0.9)
+    model, same = models.create("dense", 3, hidden=(64, 64)), {"batch_size": 6, "mesh": mesh, "progress": False}
+    skipped = jaxdl.fit(model, data.from_arrays(x, labels), phases=phase, bad_numbers="skip", **same, **options)
+    assert skipped.history.column("skipped").tolist() == [1, 1, 1]
+    yield "skipped", skipped
+
+    x[7] = 0
+    source, model = data.from_arrays(x[:, :1], x[:, 0] * 2), models.create("neuron", 1)
+    phase = dataclasses.replace(phase, learning_rate=5.0, optimizer="gradient-descent", clip_norm=None)
+    same |= {"batch_size": 2, "loss": losses.squared_error, "metrics": {"error": metrics.mae}}
+    rolled = jaxdl.fit(model, source, phases=phase, bad_numbers="rollback", **same, **options)
+    assert rolled.history.column("rollbacks").tolist() == [1, 0, 0]
+    yield "rolled", rolled
+
+
 MEASURE = """
+import dataclasses
+import shutil
 import sys
 from pathlib import Path
 
@@ -246,9 +269,10 @@ import numpy as np
 import optax
 
 import jaxdl
-from jaxdl import augment, checkpoint, data, features, models, parallel, runs, train
+from jaxdl import augment, callbacks, checkpoint, data, features, losses, metrics, models, optim, parallel, runs, train
 from jaxdl.errors import InputError
 
+UNLUCKY
 folder, (_, where, _, count, _, index) = Path(sys.argv[1]), sys.argv[2:]
 parallel.start(where, int(count), int(index))
 mesh, model = parallel.make_mesh(), models.create("dense", 3, hidden=(64, 64))
@@ -264,6 +288,10 @@ outputs = jaxdl.predict(model, found.variables, source, batch_size=6, mesh=mesh)
 drawn = {"views": 1, "augment": augment.Affine(flip=True)}
 extracted = features.extract(model, found.variables, source, batch_size=6, mesh=mesh, folder=folder / "kept", **drawn)
 np.savez(folder / f"{index}.npz", outputs=outputs, extracted=extracted, **figures)
+for name, trained in unlucky(mesh, fsdp=True, callbacks=[callbacks.ModelCheckpoint(folder / "unlucky")]):
+    np.savez(folder / f"{name}-{index}.npz", *map(parallel.fetch, jax.tree.leaves(trained.variables)))
+    shutil.rmtree(folder / "unlucky") if parallel.first() else None
+    parallel.most(0)
 assert parallel.first_says(lambda: [index]) == ["0"]
 assert parallel.most(int(index)) == 1
 try:
@@ -286,7 +314,7 @@ def test_states_go_from_one_process_to_two_and_back_and_are_measured_by_both(pai
     checkpoint.save(tmp_path / "copied", state)
     checkpoint.save(tmp_path / "divided", parallel.place(mesh, state, fsdp=True))
 
-    for status, _, error in pair(MEASURE, [tmp_path]):
+    for status, _, error in pair(MEASURE.replace("UNLUCKY", inspect.getsource(unlucky)), [tmp_path]):
         assert status == 0, error
     written = checkpoint.manifest(tmp_path / "copied")["arrays"]
     like = parallel.place(mesh, state, fsdp=True)
@@ -302,6 +330,11 @@ def test_states_go_from_one_process_to_two_and_back_and_are_measured_by_both(pai
         drawn = {"views": 1, "augment": augment.Affine(flip=True)}
         extracted = features.extract(model, state.variables, source, batch_size=6, **drawn)
         np.testing.assert_allclose(two["extracted"], extracted, rtol=1e-4, atol=1e-5)
+    for name, one in unlucky(None):
+        for n in (0, 1):
+            both = np.load(tmp_path / f"{name}-{n}.npz").values()
+            for a, b in zip(both, jax.tree.leaves(one.variables), strict=True):
+                np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.slow
@@ -332,8 +365,14 @@ def test_two_processes_train_as_one_and_go_on_whatever_ends_them(pair, tmp_path)
     assert error.endswith(parallel.FAREWELL)
     assert kept(tmp_path / "run")[0] == 2 * 12
 
-    # Told to stop: both do, after the same step, and keep it together.
+    # And so does the second, where it is the one that all find each other by.
     again = [*command, tmp_path / "run", "--resume"]
+    (killed, _, _), (status, _, error) = pair(PROGRAM, again, told=signal.SIGKILL, which=0)
+    assert (status, killed) == (parallel.GONE, -signal.SIGKILL)
+    assert error.endswith(parallel.FAREWELL)
+    assert kept(tmp_path / "run")[0] == 2 * 12
+
+    # Told to stop: both do, after the same step, and keep it together.
     for status, _, error in pair(PROGRAM, again, told=signal.SIGTERM):
         assert status == 128 + signal.SIGTERM, error
         assert "--resume goes on" in error
