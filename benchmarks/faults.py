@@ -34,6 +34,7 @@ import numpy as np
 import jaxdl
 from benchmarks.record import write
 from jaxdl import callbacks, checkpoint, cli, data, models, page, parallel, pretrained, runs, train
+from jaxdl.cli import training
 from jaxdl.errors import BadFile, InputError, Interrupted
 from jaxdl.optim import Phase
 
@@ -102,10 +103,10 @@ def run(
             raise ZeroDivisionError
 
     if kind == "table":
-        watch = cli.Watch.callbacks
+        watch = training.Watch.callbacks
         vars(runs)["ModelCheckpoint"] = partial(callbacks.ModelCheckpoint, every=0)
         # In a process of its own, as a user's code would not do it; mypy minds that a method is replaced.
-        cli.Watch.callbacks = lambda *args: [*watch(*args), happen]  # type: ignore[method-assign]
+        training.Watch.callbacks = lambda *args: [*watch(*args), happen]  # type: ignore[method-assign]
         vars(page)["write"] = lambda *_: None
         table = folder.parent / "table.csv"
         options = ["--target", "class", "--hidden", "8", "--epochs", str(EPOCHS), "--learning-rate", "0.3"]

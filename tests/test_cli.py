@@ -20,6 +20,7 @@ from PIL import Image
 
 from jaxdl import callbacks as jaxdl_callbacks
 from jaxdl import cli, models, pretrained, runs
+from jaxdl.cli import results
 from jaxdl.data import Preprocessing, decode
 
 
@@ -409,6 +410,6 @@ def test_help_is_not_an_error(capsys):
 
 
 def test_a_single_logit_is_that_of_the_second_class():
-    yes, no = cli._likeliest(np.array([np.log(4)]), ("no", "yes"))["top"]
+    yes, no = results._likeliest(np.array([np.log(4)]), ("no", "yes"))["top"]
     assert (yes["label"], no["label"]) == ("yes", "no")
     assert (yes["probability"], no["probability"]) == pytest.approx((0.8, 0.2))

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from jaxdl import cli, page, runs
+from jaxdl.cli import training
 from jaxdl.errors import InputError
 from jaxdl.report.html import tag
 
@@ -189,7 +190,7 @@ def test_the_command_on_the_page_is_the_one_that_was_given():
         "train homes.csv --hidden --strict --metrics rmse --monitor val_rmse --early-stopping 3 --tensorboard",
     ):
         options = cli._parse(shlex.split(typed))
-        line = cli._command_line(options)
+        line = training._command_line(options)
         assert cli._parse(shlex.split(line)[1:]) == options
         assert sorted(shlex.split(line)) == sorted(["jaxdl", *shlex.split(typed)])
 
