@@ -14,6 +14,7 @@ import tyro
 
 import jaxdl
 from jaxdl import parallel
+from jaxdl.cli.doctor import Doctor
 from jaxdl.cli.folders import DataTools
 from jaxdl.cli.networks import Models, Phases, Plan, Show, Weights
 from jaxdl.cli.results import Classify, Compare, Evaluate, Predict, Report
@@ -35,6 +36,7 @@ COMMANDS: dict[str, Any] = {
     "compare": Compare,
     "weights": Weights,
     "data": DataTools,
+    "doctor": Doctor,
 }
 
 
