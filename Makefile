@@ -11,7 +11,7 @@
 #   make bench-loop               what `fit` costs beside a bare loop and Keras; writes benchmarks/results/loop.json
 #   make bench-checkpoints        what it costs to keep every epoch; writes benchmarks/results/checkpoints.json
 #   make bench-input              decoding, loading, augmentation and dense nets beside Pillow, grain, Keras and PyTorch; writes benchmarks/results/input.json
-#   make plan                     what training takes on TPUs, by compiled steps; an hour or more; writes docs/scale.md
+#   make plan                     what training takes on TPUs, by compiled steps; 20 minutes or more; writes docs/scale.md
 #   make faults                   trainings that are killed, starved and damaged, and what became of them; writes benchmarks/results/faults.json
 #   make parity                   every EfficientNet against the PyTorch and Keras ones; writes docs/parity.md
 

@@ -61,10 +61,10 @@ def digits(watch: callbacks.Callback) -> Any:
 
 WORKS = (
     Work(
-        "fine-tuning EfficientNet-Lite0 @224, 1,024 images, every epoch kept", partial(fine_tuning, count=1024), 1, 4, 0
+        "fine-tuning EfficientNet-Lite0 @224, 1,024 images, every epoch kept", partial(fine_tuning, count=1024), 2, 3, 0
     ),
-    Work("the same with 256 images, kept as often as it is by default", partial(fine_tuning, count=256), 15, 3),
-    Work("a dense net on 1,797 digits, by default", digits, 500, 4),
+    Work("the same with 256 images, kept as often as it is by default", partial(fine_tuning, count=256), 12, 3),
+    Work("a dense net on 1,797 digits, by default", digits, 5000, 3),
 )
 
 

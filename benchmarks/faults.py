@@ -202,7 +202,7 @@ def stopped(work: Path, tries: int, number: int, saving: bool, seed: int = 0) ->
         right &= same(folder, work, kind)
         lost += 0 if right else len(times)
     moment = "while it saves" if saving else "while it trains"
-    return Outcome(f"{name} {moment}, at random", tries, lost, f"{late} came too late" if late else "")
+    return Outcome(f"{name} {moment}, at random", tries - late, lost, f"{late} more came too late" if late else "")
 
 
 def _rows(folder: Path) -> int:
@@ -334,12 +334,14 @@ def full(work: Path) -> list[Outcome]:
 
 
 def _untouched(folder: Path) -> bool:
-    """Whether one line was said, and the last checkpoint is whole and nothing lies beside."""
-    *_, line = Path(f"{folder}.log").read_text().splitlines()
+    """Whether one line said it, and the last checkpoint is whole and nothing lies beside."""
+    text = Path(f"{folder}.log").read_text()
+    *_, line = text.splitlines()
     names = [path.name for path in (folder / "checkpoints").iterdir()]
     last = checkpoint.steps(folder / "checkpoints")[-1]
     return (
         line.startswith("jaxdl: ")
+        and "Traceback" not in text
         and all(map(str.isdigit, names))
         and checkpoint.newest(folder / "checkpoints") == last
     )

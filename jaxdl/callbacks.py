@@ -203,7 +203,7 @@ class ModelCheckpoint:
     Args:
       directory: of the checkpoints.
       monitor: the figure that tells the best; None for that of `fit`. Where no epoch has it, the last is kept alone.
-      every: seconds of training between two saves, at least; None for ten, or as many as make saving 2 % of the time.
+      every: seconds of training between two saves, at least; None for ten, while saving takes 2 % of the time at most.
       config: plain data to keep with each checkpoint: what the network is, its classes, its preprocessing.
 
     Raises:
@@ -219,6 +219,7 @@ class ModelCheckpoint:
     _saver: checkpoint.Saver = field(init=False, repr=False)
     _kept: set[int] = field(default_factory=set, init=False, repr=False)
     _best: Mapping[str, Any] | None = field(default=None, init=False, repr=False)
+    _begun: float = field(default=0.0, init=False, repr=False)
     _saved: float = field(default=0.0, init=False, repr=False)
 
     def __call__(self, event: Event) -> None:
@@ -229,10 +230,13 @@ class ModelCheckpoint:
                 raise InputError(f"{self.directory} holds checkpoints already; continue them with resume, or move them")
             self._best = History(row for row in event.history if row["step"] in self._kept).best(monitor)
             self._saver = checkpoint.Saver(self.directory, plain(self.config))
-            self._saved = time.monotonic()
+            self._begun = self._saved = time.monotonic()
             return
-        every = max(SAVE_EVERY, self._saver.seconds / SAVE_SHARE) if self.every is None else self.every
-        late = parallel.most(time.monotonic() - self._saved > every)
+        now = time.monotonic()
+        late: bool = now - self._saved > (SAVE_EVERY if self.every is None else self.every)
+        if self.every is None:
+            late = late and self._saver.seconds <= SAVE_SHARE * (now - self._begun)
+        late = bool(parallel.most(late))
         due = event.kind != "epoch" or event.last or late
         if event.kind != "end":
             step = int(event.state.step)
@@ -254,9 +258,10 @@ class ModelCheckpoint:
         """Write what waits, if anything does; what is neither the best nor the last is removed then."""
         best = {self._best["step"]} if self._best else set()
         for step in sorted(self._waiting.keys() - self._kept):
-            self._kept = {step} | (best & (self._kept | self._waiting.keys()))
+            kept = {step} | (best & (self._kept | self._waiting.keys()))
             waiting = self._waiting[step] | {"place": plain(self._waiting[step]["place"])}
-            self._saver.save(**waiting, keep=self._kept)
+            self._saver.save(**waiting, keep=kept)
+            self._kept = kept  # after an error of an earlier save, this one still waits
         self._waiting.clear()
         self._saved = time.monotonic()
 
@@ -348,7 +353,8 @@ class TensorBoard:
 
 @dataclass(frozen=True)
 class LambdaCallback:
-    """Functions for the kinds of events that are not the end of an epoch, or for that, too."""
+    """Functions for the kinds of events that are not the end of an epoch, or for that, too; `epoch` hears "resume" as
+    well, as a callback that is a function does."""
 
     begin: Callback | None = None
     phase: Callback | None = None
@@ -359,10 +365,11 @@ class LambdaCallback:
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        return tuple(kind for kind, function in vars(self).items() if function is not None)
+        kinds = tuple(kind for kind, function in vars(self).items() if function is not None)
+        return (*kinds, "resume") if self.epoch is not None else kinds
 
     def __call__(self, event: Event) -> Action | None:
-        answer: Action | None = getattr(self, event.kind)(event)
+        answer: Action | None = getattr(self, "epoch" if event.kind == "resume" else event.kind)(event)
         return answer
 
 
@@ -462,7 +469,7 @@ def _write(path: str | Path, event: Event, text: str) -> None:
                 file.write(text)
     except OSError as error:
         with suppress(OSError):
-            draft.unlink()
+            draft.unlink(missing_ok=True)
             if size is not None:
                 os.truncate(path, size)
         raise InputError(f"cannot write {path}: {error.strerror}") from None

@@ -5,6 +5,7 @@ what, and a SHA-256 of every array, of every file, and of itself. What is read i
 bit is an error and not a number. Orbax alone loads one in silence, and prints tracebacks of others.
 """
 
+import concurrent.futures
 import hashlib
 import json
 import logging
@@ -19,7 +20,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -36,7 +37,7 @@ from jaxdl.train import TrainState
 PACKAGES = ("jaxdl", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pillow")
 MANIFEST = "manifest.json"
 QUARANTINE = "quarantine"  # the folder beside the steps for those that are damaged
-STEP = re.compile(r"\d{8,}")
+GONE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)  # what is damage; other errors pass
 LEFTOVER = re.compile(r"\d{8,}\..*tmp.*")  # what orbax, or we, had begun to write or to delete
 
 T = TypeVar("T")
@@ -59,8 +60,9 @@ class Saver:
         self._config = config
         self._pool = ThreadPoolExecutor(1, "checkpoint")
         self._pending: deque[Future[None]] = deque()
-        self.seconds = 0.0  # that the last save took
+        self.seconds = 0.0  # that all saves took together
         self._pool.submit(_orbax)  # takes more than half a second, while the first step is compiled
+        wait(directory)  # for what was saved there before, whose files it would remove
         if self.directory.is_dir() and parallel.first():
             _clean(self.directory)
 
@@ -108,7 +110,7 @@ class Saver:
         def write() -> None:
             begun = time.monotonic()
             _write(path, items, manifest, keep)
-            self.seconds = time.monotonic() - begun
+            self.seconds += time.monotonic() - begun
 
         if parallel.several():  # orbax talks with the other processes, which would get between the steps
             write()
@@ -138,8 +140,14 @@ class Saver:
 _unfinished: set[Saver] = set()
 
 
-def wait() -> None:
-    """Wait until everything is written, of all that save in the background; what goes wrong is told on stderr."""
+def wait(directory: str | Path) -> None:
+    """Wait until what this process saves there is written, or has failed."""
+    for saver in list(_unfinished):
+        if saver.directory == Path(directory).resolve():
+            concurrent.futures.wait(list(saver._pending))
+
+
+def _end() -> None:
     for saver in list(_unfinished):
         try:
             saver.close()
@@ -149,7 +157,8 @@ def wait() -> None:
 
 # Ahead of the end of all thread pools, which orbax needs to write; what `atexit` registers comes after it, and so does
 # waiting for threads. Python has no public hook as early; types know public names only.
-threading._register_atexit(wait)  # type: ignore[attr-defined]
+threading._register_atexit(_end)  # type: ignore[attr-defined]
+os.register_at_fork(after_in_child=_unfinished.clear)  # the threads that write are the parent's
 
 
 def copied(state: TrainState) -> TrainState:
@@ -202,7 +211,8 @@ def _write(path: Path, items: Mapping[str, Any], manifest: Mapping[str, Any], ke
     saved = set(steps(path.parent))
     if keep is not None and saved.issuperset(keep) and parallel.first():
         for step in saved.difference(keep):
-            delete(path.parent, step)
+            with suppress(OSError):  # it was moved meanwhile, or will be removed the next time
+                delete(path.parent, step)
     parallel.most(0)  # until it is there for all
 
 
@@ -364,7 +374,11 @@ def steps(directory: str | Path) -> list[int]:
     """The steps that are saved, in order."""
     directory = Path(directory)
     found = directory.iterdir() if directory.is_dir() else ()
-    return sorted(int(path.name) for path in found if STEP.fullmatch(path.name) and path.is_dir())
+    return sorted(int(path.name) for path in found if _is_step(path.name) and path.is_dir())
+
+
+def _is_step(name: str) -> bool:
+    return name.isascii() and name.isdigit() and name == f"{int(name):08d}"
 
 
 def delete(directory: str | Path, step: int) -> None:
@@ -375,6 +389,7 @@ def delete(directory: str | Path, step: int) -> None:
 
 def _at(directory: str | Path, step: int | None, read: Callable[[Path], T]) -> T:
     """What is read of a step; of the latest that is whole, where it is None, and then the damaged ones are moved."""
+    wait(directory)
     saved = steps(directory)
     if not saved or (step is not None and step not in saved):
         raise InputError(
@@ -424,8 +439,10 @@ def _manifest(path: Path) -> dict[str, Any]:
         if found["sha256"] == _digest(json.dumps(manifest).encode()):
             return manifest
         reason = f"its {MANIFEST} is not what was saved"
-    except OSError as error:
+    except GONE as error:
         reason = f"{MANIFEST}: {error.strerror}"
+    except OSError as error:
+        raise _unreadable(path / MANIFEST, error) from None
     except (ValueError, LookupError, TypeError, RecursionError) as error:
         reason = f"{MANIFEST}: {error}"
     raise BadFile(f"{path} is damaged or is not a checkpoint ({reason})")
@@ -440,9 +457,16 @@ def _check(path: Path, manifest: Mapping[str, Any], items: Collection[str] | Non
                 if _digest((path / name).read_bytes()) == digest:
                     continue
                 reason = "is not what was saved"
+            except GONE as error:
+                reason = str(error.strerror)
             except OSError as error:
-                reason = error.strerror or str(error)
+                raise _unreadable(path / name, error) from None
             raise BadFile(f"{path} is damaged ({name}: {reason})")
+
+
+def _unreadable(path: Path, error: OSError) -> InputError:
+    """It may be whole: a disk that does not answer is not a damaged file."""
+    return InputError(f"cannot read {path}: {error.strerror or error}")
 
 
 def _files(path: Path) -> list[Path]:

@@ -1,8 +1,8 @@
 """`fit`, `fine_tune`, `evaluate` and `predict`: the only loop and the only clock."""
 
 import math
+import os
 import signal
-import sys
 import threading
 import time
 import warnings
@@ -145,7 +145,7 @@ def fit(
         raise InputError(f"there is no figure {monitor!r} to monitor{nearest(monitor, figures)}")
     steps = len(order(len(train_data), batch_size, seed=None)[0])
     same: dict[str, Any] = {"phases": phases, "examples": len(train_data), "batch_size": batch_size, "seed": seed}
-    same["bad_numbers"] = bad_numbers
+    same |= {"bad_numbers": bad_numbers, "metrics": tuple(all_metrics), "monitor": monitor}
     saved = None if resume is None else _Saved.find(resume, same)
     if saved is not None:
         variables = checkpoint.restore_variables(saved.directory, models.shapes(model, shape)[0], saved.step)
@@ -198,12 +198,16 @@ class _Saved:
         """
         if not Path(directory).is_dir():
             raise InputError(f"there is no folder {directory} to resume from")
-        step = parallel.first_says(lambda: checkpoint.newest(directory))
+        step, damaged = parallel.first_says(
+            lambda: (checkpoint.newest(directory), Path(directory, checkpoint.QUARANTINE).exists())
+        )
+        if step is None and damaged:
+            raise InputError(f"all checkpoints in {directory} are damaged; to begin again, remove it, or give another")
         if step is None:
             return None
         manifest = checkpoint.manifest(directory, step)
         place = manifest["place"]
-        if not place:
+        if "same" not in place:
             raise InputError(f"{directory} was not saved by a ModelCheckpoint, so it does not tell how to go on")
         for name, was in place.pop("same").items():
             if was != plain(same[name]):
@@ -294,7 +298,7 @@ class _Run:
         step = parallel.undivided(mesh, step, min(batch_size, self.training.examples))
         measured_by: Any = {"loss": loss, "metrics": metrics, "normalize": stage.normalize}
         measured_by |= {"batch_size": batch_size, "mesh": mesh}
-        resident = not parallel.most(not _resident(stage.sources[0], stage.model, stage.variables))
+        resident = not parallel.most(not _resident(stage.sources, stage.model, stage.variables))
         layout = None if mesh is None else (parallel.shardings(mesh, state, fsdp), parallel.whole(mesh))
         make_epoch = _resident_epoch if resident else _streamed_epoch
         run_epoch = make_epoch(step, stage.sources, batch_size, seed, mesh, layout)
@@ -312,14 +316,19 @@ class _Run:
             self.whole = stage.whole(state)
             best = checkpoint.restore_best(saved.directory, stage.variables, saved.step)
             if saved.sums is not None:
-                example = next(batches(stage.sources[0].subset(np.arange(1)), 1))
+                rows = min(batch_size, self.training.examples)
+                example = jax.tree.map(
+                    lambda leaf: jax.ShapeDtypeStruct((rows, *leaf.shape[1:]), leaf.dtype),
+                    next(batches(stage.sources[0].subset(np.arange(1)), 1)),
+                )
                 like = jax.eval_shape(step, state, example)[1]
                 sums = jax.tree.unflatten(jax.tree.structure(like), map(np.asarray, saved.sums))
             if len(self.history) > self.begun:
                 last = len(self.history) - self.begun == phase.epochs
                 actions = self.tell("resume", metrics=self.history[-1], last=last, best=best)
 
-        factor, rollbacks = 1.0, 0 if saved is None else saved.rollbacks  # of the schedule's rate; of this epoch
+        factor = float(optim.rate_factor(state.opt_state))  # of the schedule's rate
+        rollbacks = 0 if saved is None else saved.rollbacks  # of this epoch
         with _told_to_stop() as told:
             while not any(isinstance(action, Stop) for action in actions):
                 n, epoch = len(self.history) - self.begun, len(self.history) + 1  # n epochs of the phase are done
@@ -670,7 +679,7 @@ def _told_to_stop() -> Iterator[list[int]]:
     def note(number: int, frame: Any) -> None:
         told.append(number)
         restore()
-        print("jaxdl: stopping; once more to stop at once", file=sys.stderr, flush=True)
+        os.write(2, b"jaxdl: stopping; once more to stop at once\n")  # `print` may be interrupted in the middle of one
 
     if threading.current_thread() is threading.main_thread():  # no other may set handlers
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -729,10 +738,11 @@ def _with_variables(state: TrainState, variables: Mapping[str, Any]) -> TrainSta
     return replace(state, params=params, model_state=model_state, average=trees.from_paths(average))
 
 
-def _resident(source: Source, model: Any, variables: Mapping[str, Any]) -> bool:
-    """Whether a source should stay on the device and an epoch be one program: where it fits, and `models.loops`."""
+def _resident(sources: Sequence[Source], model: Any, variables: Mapping[str, Any]) -> bool:
+    """Whether sources should stay on the device and an epoch be one program: where they fit, and `models.loops`."""
     memory = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit", 4 << 30)  # a CPU does not say
-    fits = isinstance(source, Arrays) and source.inputs.nbytes <= RESIDENT * memory
+    arrays = [source for source in sources if isinstance(source, Arrays)]
+    fits = len(arrays) == len(sources) and sum(source.inputs.nbytes for source in arrays) <= RESIDENT * memory
     return fits and models.loops(model, variables)
 
 

@@ -117,7 +117,7 @@ class Setup:
         """The model.
 
         Raises:
-          InputError: it has no such option, or the chips cannot be divided into such groups.
+          InputError: it has no such option, or the chips cannot be divided into such groups, or are one.
         """
         options: dict[str, Any] = {"dtype": self.dtype}
         if self.remat:
@@ -126,6 +126,8 @@ class Setup:
             share = 1 if self.batch_norm == "chip" else self.batch_norm
             if share < 1 or chips % share:
                 raise InputError(f"{chips} chips cannot be divided into groups of {share} for batch normalisation")
+            if 1 < share == chips:
+                raise InputError(f"all {chips} chips are not a group: batch normalisation is global then; or name more")
             options["bn_groups"] = chips // share
         return models.create(self.model, self.classes, **options)
 
@@ -641,7 +643,9 @@ def make(
         tell("running …")
         try:
             report = replace(report, measured=measure(setup, step, devices))
-        except MemoryError:
+        except (MemoryError, jax.errors.JaxRuntimeError) as error:  # of the host; of a device
+            if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+                raise
             raise InputError(f"a batch of {setup.batch_size} does not fit into the memory of this machine") from None
     return report
 
@@ -655,10 +659,14 @@ def _largest(
     state = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(_shapes(setup, 0, model, optimizer)))
     points = [(0.0, 1.3 * state), (float(setup.batch_size), needed)]  # with AdamW, gradients are a third of it
     best = setup.batch_size if fits else 0
-    for _ in range(tries):
+    for n in range(tries):
         (b0, m0), (b1, m1) = points[-2:]
+        if m0 == m1:
+            break  # no line
         limit = b0 + ((hardware.memory or 0) - m0) * (b1 - b0) / (m1 - m0)
         guess = int(limit) // 8 * 8
+        if not best:  # before it is said that nothing fits, 8 is tried
+            guess = max(guess, 8) if n + 1 < tries else 8
         if guess <= 1.05 * best or guess in (size for size, _ in points):
             break  # not worth a compilation
         try:

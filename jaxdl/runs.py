@@ -83,9 +83,17 @@ class Run:
         """The rows that the last checkpoint holds, and those of metrics.jsonl after them; without the last, where it
         was being written when the process was killed."""
         path = self.path / "metrics.jsonl"
-        lines = path.read_text(errors="replace").splitlines(keepends=True) if path.exists() else []
-        rows = _kept(self.checkpoints, "place").get("history", [])
-        return History([*rows, *(json.loads(line) for line in lines[len(rows) :] if line.endswith("\n"))])
+        lines = path.read_bytes().decode(errors="replace").split("\n")[:-1] if path.exists() else []
+        rows = History(_kept(self.checkpoints, "place").get("history", []))
+        for n, line in enumerate(lines[len(rows) :], len(rows) + 1):
+            try:
+                row = json.loads(line)
+            except ValueError:
+                warnings.warn(f"{path} is damaged from line {n} on, which is left out", stacklevel=2)
+                break
+            if row not in rows:  # damage may have made one line two
+                rows.append(row)
+        return rows
 
     def result(self) -> dict[str, Any] | None:
         """What summary.json holds; None before the run has finished."""
@@ -148,14 +156,14 @@ class Run:
             self._lock.append(file)
 
     def __exit__(self, kind: object, error: object, traceback: object) -> None:
-        checkpoint.wait()  # a signal may have cut short what waits for the last; the next to train here would remove it
-        while self._lock:
-            self._lock.pop().close()
+        checkpoint.wait(self.checkpoints)  # a signal may have cut this short; the next to train here would remove it
         kept = checkpoint.steps(self.checkpoints) or (self.checkpoints / checkpoint.QUARANTINE).exists()
         if error is not None and not kept and parallel.first():
             shutil.rmtree(self.path, ignore_errors=True)
         elif isinstance(error, Exception) and (saved := checkpoint.steps(self.checkpoints)):
             error.add_note(f"{self.path} keeps what was trained up to step {' and '.join(map(str, saved))}")
+        while self._lock:
+            self._lock.pop().close()
 
 
 def create(path: str | Path, config: Mapping[str, Any], resume: bool = False) -> Run:
@@ -186,12 +194,15 @@ def _create(path: Path, plain: dict[str, Any], resume: bool) -> None:
         if other := _difference(_elsewhere(_config(path)), _elsewhere(plain)):
             raise InputError(f"{path} cannot go on: it was started with other {other}")
         return
+    made = False
     try:
-        path.mkdir(parents=True, exist_ok=resume)
+        path.mkdir(parents=True, exist_ok=killed)
+        made = True
         _write(path / "config.json", json.dumps(plain, indent=2) + "\n")
         (path / "checkpoints").mkdir()
     except (OSError, InputError) as error:
-        shutil.rmtree(path, ignore_errors=True)
+        if made:  # and not by another process, at the same moment
+            shutil.rmtree(path, ignore_errors=True)
         raise InputError(f"cannot write the run directory {path}: {getattr(error, 'strerror', error)}") from None
 
 
@@ -280,16 +291,15 @@ def weights(path: str | Path) -> Weights:
 
 
 def _config(path: Path) -> dict[str, Any]:
-    """What config.json holds; if it is damaged, what the last checkpoint holds of it, and in any case what that says
-    of the network, the classes and the preprocessing."""
+    """What config.json holds, or the last checkpoint where they differ in more than where the run lies."""
     file = path / "config.json"
     kept = _kept(path / "checkpoints", "config")
     if not kept and not file.is_file():
         raise InputError(f"{path} is not a run directory: it has no config.json")
     try:
         config: dict[str, Any] = json.loads(file.read_bytes())
-        right = config | {name: kept[name] for name in ("model", "classes", "preprocessing", "monitor") if name in kept}
-    except (OSError, ValueError, TypeError) as error:
+        right = config if not kept or _elsewhere(config) == _elsewhere(kept) else kept
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         if not kept:
             raise InputError(f"{path}: a file of this run is damaged ({error!r})") from None
         config, right = {}, kept

@@ -1,4 +1,6 @@
+import concurrent.futures
 import csv
+import errno
 import json
 import os
 import signal
@@ -12,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import fill
+from flax import linen as nn
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -186,7 +189,7 @@ def test_fast_epochs_are_saved_together_and_nothing_is_lost(tmp_path, monkeypatc
 
 
 def test_saving_takes_a_small_share_of_the_time(tmp_path, monkeypatch):
-    """Where a save takes a second, the next one is due after 50."""
+    """Where a save takes a second, there is one in 50 seconds."""
     keep, now, write = ModelCheckpoint(tmp_path), [0.0], checkpoint._write
 
     def slowly(*arguments):
@@ -204,7 +207,7 @@ def test_saving_takes_a_small_share_of_the_time(tmp_path, monkeypatch):
         while keep._saver._pending:
             keep._saver._pending.popleft().result()
         saved.append(checkpoint.steps(tmp_path)[-1])
-    assert saved == [1, 1, 1, 1, 1, 6, 6, 6, 6, 6, 11, 11]
+    assert saved == [1, 1, 1, 1, 5, 5, 5, 5, 9, 9, 9, 9]
 
 
 # What has to be the same however often training was interrupted: dropout, augmentation, averages, several phases, a
@@ -332,6 +335,102 @@ def test_a_function_of_your_own_is_heard_where_training_goes_on(tmp_path):
     same(resumed, whole)
 
 
+def test_the_functions_of_a_lambda_callback_are_heard_too(tmp_path):
+    def enough(event):
+        return Stop("enough") if event.epoch >= 3 else None
+
+    def fail(event):
+        if event.epoch == 3:
+            raise ZeroDivisionError
+
+    whole = fit(callbacks=[LambdaCallback(epoch=enough)])
+    with pytest.raises(ZeroDivisionError):
+        fit(callbacks=[ModelCheckpoint(tmp_path, every=0), LambdaCallback(epoch=enough), fail])
+    resumed = fit(callbacks=[LambdaCallback(epoch=enough)], resume=tmp_path)
+    assert len(resumed.history) == len(whole.history) == 3
+    same(resumed, whole)
+
+
+class InHalves(nn.Module):
+    """As batch normalisation in groups is: it cannot be given a batch of one."""
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        if train and len(x) % 2:
+            raise InputError(f"a batch of {len(x)} has no halves")
+        return nn.Dense(3, name="head")(x)
+
+
+def test_a_network_that_minds_the_size_of_its_batch_goes_on_in_the_middle_of_an_epoch(tmp_path, monkeypatch):
+    monkeypatch.setattr("jaxdl.loop._resident", lambda *_: False)
+    count, data_ = [], {"batch_size": 8, "phases": Phase(2, 0.1), "progress": False}
+
+    def train_on(**more):
+        return jaxdl.fit(InHalves(), source(), source(20, 1), variables=fill(InHalves(), (3,)), **data_, **more)
+
+    whole = train_on()
+
+    def stop(watch):
+        count.append(watch)
+        if len(count) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr("jaxdl.loop._Watch.due", stop)
+        train_on(callbacks=[ModelCheckpoint(tmp_path)])
+    assert checkpoint.place(tmp_path)["sums"] is not None
+    same(train_on(resume=tmp_path), whole)
+
+
+def test_what_an_earlier_save_kept_from_being_saved_is_saved_at_the_end(tmp_path, monkeypatch):
+    write, full = checkpoint._write, [True]
+
+    def once_full(*arguments):
+        if full.pop() if full else False:
+            raise InputError("the disk is full")
+        write(*arguments)
+
+    monkeypatch.setattr(checkpoint, "_write", once_full)
+    keep = ModelCheckpoint(tmp_path, every=0)
+    first, second = (replace(told([0.9, 0.8][:n]), state=replace(STATE, step=jnp.int32(n))) for n in (1, 2))
+    keep(replace(told([], kind="begin"), training=first.training))
+    keep(first)
+    concurrent.futures.wait(keep._saver._pending)
+    with pytest.raises(InputError, match="the disk is full"):
+        keep(second)
+    keep(replace(second, kind="end"))
+    assert checkpoint.newest(tmp_path) == 2
+
+
+@pytest.mark.parametrize("logger", [CSVLogger, JSONLines])
+def test_a_row_is_logged_whole_or_not_at_all(logger, tmp_path, monkeypatch):
+    log, event = logger(tmp_path / "log"), told([0.9])
+    log(replace(event, kind="begin", history=event.history[:0]))
+    log(event)
+    before, opened = (tmp_path / "log").read_bytes(), Path.open
+
+    class Half:
+        """A file on a disk that is full after some bytes."""
+
+        def __init__(self, file):
+            self.file = file
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self.file.close()
+
+        def write(self, text):
+            self.file.write(text[:5])
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(InputError, match="cannot write .*No space left"):
+        patch.setattr(Path, "open", lambda path, *mode: Half(opened(path, *mode)))
+        log(told([0.9, 0.8]))
+    assert (tmp_path / "log").read_bytes() == before
+
+
 def test_where_the_best_was_damaged_the_next_best_is_kept(tmp_path):
     def train_on(values, begun):
         keep = ModelCheckpoint(tmp_path, every=0)
@@ -353,6 +452,17 @@ def test_only_the_same_training_goes_on(tmp_path):
         fit(Phase(2, 0.1), resume=tmp_path / "run", batch_size=4)
     with pytest.raises(InputError, match="of other phases"):
         fit(Phase(3, 0.1), resume=tmp_path / "run")
+    with pytest.raises(InputError, match="of other monitor: val_loss, not val_accuracy"):
+        fit(Phase(2, 0.1), resume=tmp_path / "run", monitor="val_accuracy")
+    with pytest.raises(InputError, match=r"of other metrics: \['loss', 'accuracy'\], not \['loss'\]"):
+        fit(Phase(2, 0.1), resume=tmp_path / "run", metrics={})
+    checkpoint.save(tmp_path / "mine", STATE, place={"epoch": 50})
+    with pytest.raises(InputError, match="was not saved by a ModelCheckpoint"):
+        fit(Phase(2, 0.1), resume=tmp_path / "mine")
+    checkpoint.delete(tmp_path / "mine", 0)
+    (tmp_path / "mine" / checkpoint.QUARANTINE).mkdir()
+    with pytest.raises(InputError, match="all checkpoints in .* are damaged; to begin again, remove it"):
+        fit(Phase(2, 0.1), resume=tmp_path / "mine")
     with pytest.raises(InputError, match="of other bad_numbers: stop, not skip"):
         fit(Phase(2, 0.1), resume=tmp_path / "run", bad_numbers="skip")
     wider = models.create("dense", 3, hidden=(5,))

@@ -1,7 +1,10 @@
+import errno
 import hashlib
 import subprocess
 import sys
 import threading
+import time
+from pathlib import Path
 
 import chex
 import jax
@@ -115,6 +118,44 @@ def test_the_latest_that_is_whole_is_read_and_the_others_are_put_aside(tmp_path)
     (tmp_path / "00000001" / checkpoint.MANIFEST).write_text("[]")
     with pytest.warns(UserWarning, match="damaged"):
         assert checkpoint.newest(tmp_path) is None
+
+
+def test_a_disk_that_does_not_answer_is_no_damage(tmp_path, monkeypatch):
+    checkpoint.save(tmp_path, state())
+
+    def stale(*_):
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    with monkeypatch.context() as patch, pytest.raises(InputError, match="cannot read .*Stale file handle"):
+        patch.setattr(Path, "read_bytes", stale)
+        checkpoint.newest(tmp_path)
+    assert checkpoint.newest(tmp_path) == 0
+    assert not (tmp_path / checkpoint.QUARANTINE).exists()
+
+
+def test_only_the_names_that_steps_have_are_steps(tmp_path):
+    checkpoint.save(tmp_path, state())
+    for name in ("000000100", "1", "٠٠٠٠٠٠٠١", "notes"):
+        (tmp_path / name).mkdir()
+    assert checkpoint.steps(tmp_path) == [0]
+    assert checkpoint.newest(tmp_path) == 0
+
+
+def test_what_is_being_written_is_waited_for(tmp_path, monkeypatch):
+    """By whoever reads there, and by the next to save there, who would take its files for leftovers."""
+    write = checkpoint._write
+
+    def slowly(*arguments):
+        time.sleep(0.5)
+        write(*arguments)
+
+    monkeypatch.setattr(checkpoint, "_write", slowly)
+    with checkpoint.Saver(tmp_path) as saver:
+        saver.save(state(steps=1))
+        assert checkpoint.place(tmp_path) == {}
+        saver.save(state(steps=2))
+        with checkpoint.Saver(tmp_path):
+            assert checkpoint.steps(tmp_path) == [1, 2]
 
 
 def test_a_checkpoint_says_what_made_it(tmp_path):

@@ -20,7 +20,7 @@ from PIL import Image
 
 from jaxdl import callbacks as jaxdl_callbacks
 from jaxdl import cli, models, pretrained, runs
-from jaxdl.cli import results
+from jaxdl.cli import common, results
 from jaxdl.data import Preprocessing, decode
 
 
@@ -413,3 +413,8 @@ def test_a_single_logit_is_that_of_the_second_class():
     yes, no = results._likeliest(np.array([np.log(4)]), ("no", "yes"))["top"]
     assert (yes["label"], no["label"]) == ("yes", "no")
     assert (yes["probability"], no["probability"]) == pytest.approx((0.8, 0.2))
+
+
+def test_what_is_printed_as_json_is_json(capsys):
+    common.print_json({"roc_auc": float("nan"), "rows": [(1, float("-inf"))], "name": "nan"})
+    assert capsys.readouterr().out == '{"roc_auc": null, "rows": [[1, null]], "name": "nan"}\n'

@@ -7,6 +7,7 @@ import pytest
 
 from jaxdl import cli
 from jaxdl.cli import doctor
+from jaxdl.errors import InputError
 
 
 @pytest.fixture
@@ -48,6 +49,21 @@ def test_troubles_say_what_to_do(caches, monkeypatch, capsys):
     assert "does not use the NVIDIA GPU" in unused
     assert "does not learn here: an accuracy of 0.50" in untaught
     assert "set JAX_COMPILATION_CACHE_DIR" in kept
+
+
+@pytest.mark.parametrize("error", [RuntimeError("DNN library initialization failed\nmore"), InputError("no numbers")])
+def test_where_it_does_not_train_it_says_so(error, caches, monkeypatch, capsys):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(doctor, "NVIDIA", Path("/nowhere"))
+    monkeypatch.setattr("jaxdl.fit", fail)
+    with pytest.raises(SystemExit, match="1"):
+        cli.main(["doctor", "--json"])
+    found = said(capsys)
+    assert found["troubles"] == [f"a small network does not train here: {str(error).splitlines()[0]}"]
+    assert len(found["devices"]) == len(jax.devices())
+    assert found["seconds_of_a_training"] is None
 
 
 @pytest.mark.parametrize("error", [RuntimeError("Unable to initialize backend 'cuda'\nmore"), AssertionError()])

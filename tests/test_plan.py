@@ -217,6 +217,7 @@ def test_statistics_of_groups_are_shared_by_their_chips_alone():
         (["denze", "--batch-size", "1"], "no model is called 'denze'; the nearest: dense"),
         (["dense", "--batch-size", "0"], "a batch has at least one example, got 0"),
         (["efficientnet_b0", "--batch-norm", "3"], "8 chips cannot be divided into groups of 3"),
+        (["efficientnet_b0", "--batch-norm", "8"], "all 8 chips are not a group"),
         (["dense", "--batch-norm", "chip"], "dense has no option 'bn_groups'"),
         (["dense", "--remat"], "dense has no option 'remat'"),
         (["dense", "--largest"], "give a topology"),
@@ -279,6 +280,31 @@ def test_the_devices_here_are_measured(capsys, monkeypatch):
     said = capsys.readouterr().out
     assert "measured" in said
     assert "batch 2 on each chip; cpu, 8 chips" in said
+
+
+@pytest.mark.parametrize("error", [MemoryError(), jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")])
+def test_what_does_not_fit_here_is_said_where_it_runs(error, monkeypatch):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(plan, "attached", lambda devices, dtype: plan.Hardware("cpu", (8,), 1e11, 1e10))
+    monkeypatch.setattr(plan, "measure", fail)
+    with pytest.raises(InputError, match="a batch of 2 does not fit into the memory of this machine"):
+        plan.make(Setup("dense", 2, size=8))
+
+
+def test_before_nothing_fits_eight_is_tried():
+    """Where memory grows as no line does, the guesses are all too large."""
+    hardware, tried = plan.topology("v5e:2x2"), []
+
+    def memory(batch):
+        tried.append(batch)
+        if batch > 8:
+            raise plan.DoesNotFit((1 + batch / 1e6) * plan.CHIPS["v5e"].memory, plan.CHIPS["v5e"].memory)
+        return 1e9
+
+    assert plan._largest(Setup("neuron", 1000, size=8), hardware, memory, 1.1 * plan.CHIPS["v5e"].memory, False) == 8
+    assert len(tried) <= 3
 
 
 def test_a_machines_peaks_are_numbers():

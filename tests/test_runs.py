@@ -95,6 +95,25 @@ def test_a_run_is_free_once_its_checkpoints_are_written(tmp_path, monkeypatch):
     assert checkpoint.newest(run.checkpoints) == 1
 
 
+def test_leaving_a_run_leaves_what_others_save_alone(tmp_path):
+    with checkpoint.Saver(tmp_path / "mine") as saver:
+        saver.save(state(1))
+        with runs.create(tmp_path / "run", CONFIG) as run:
+            train(run)
+        saver.save(state(2))
+    assert checkpoint.steps(tmp_path / "mine") == [1, 2]
+
+
+def test_a_run_that_another_process_makes_at_the_same_moment_stays(tmp_path, monkeypatch):
+    run = runs.create(tmp_path / "run", CONFIG)
+    monkeypatch.setattr(runs, "check_new", lambda *_: None)
+    monkeypatch.setattr(Path, "exists", lambda _: False)
+    with pytest.raises(InputError, match="cannot write the run directory .*File exists"):
+        runs.create(run.path, CONFIG)
+    assert run.path.is_dir()
+    assert (run.path / "config.json").is_file()
+
+
 def test_a_run_is_read_back_as_it_was(tmp_path):
     with runs.create(tmp_path / "run", CONFIG) as run:
         train(run)
@@ -186,7 +205,7 @@ def test_directories_that_are_not_runs(tmp_path):
             runs.load(run.path)
     (run.path / "metrics.jsonl").write_text('{"epoch": 1, "st\n')
     (run.path / "config.json").write_text(json.dumps(run.config))
-    with pytest.raises(InputError, match="damaged"):
+    with pytest.raises(InputError, match="no checkpoint"), pytest.warns(UserWarning, match="damaged from line 1 on"):
         runs.load(run.path)
 
 
@@ -194,14 +213,15 @@ def test_what_is_damaged_is_read_from_the_checkpoints(tmp_path):
     run = runs.create(tmp_path / "run", CONFIG)
     train(run, epochs=2)
     history, config = run.history(), run.path / "config.json"
-    for damage in (b'{"epoch": 1, "st\n', b'{"epoch": 1}\n', b"\xff"):
+    lines = (run.path / "metrics.jsonl").read_bytes()
+    for damage in (b'{"epoch": 1, "st\n', b'{"epoch": 1}\n', b"\xff", lines.replace(b",", b"\x0c", 1), b"\n" + lines):
         (run.path / "metrics.jsonl").write_bytes(damage)
         assert runs.load(run.path).history() == history
     text = config.read_text()
-    for damage in ("{", text.replace('"b"', '"c"'), None):
+    for damage in ("{", text.replace('"b"', '"c"'), text.replace("0.1", "0.3"), text.replace('"name"', '"nome"'), None):
         config.unlink() if damage is None else config.write_text(damage)
         with pytest.warns(UserWarning, match=r"config\.json is damaged"):
-            assert runs.load(run.path).classes == ("a", "b", "c")
+            assert runs.load(run.path) == run
     assert config.read_text() == text
     assert runs.create(run.path, CONFIG, resume=True) == run
 

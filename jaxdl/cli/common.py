@@ -1,5 +1,7 @@
 """What several commands share: options, weights by name, and how a result is measured and said."""
 
+import json
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -70,6 +72,19 @@ def print_list(what: str, lines: Sequence[str], file: Any = None, most: int = 10
     if lines:
         more = [f"… and {len(lines) - most} more"] if len(lines) > most else []
         print(f"{len(lines)} {what}:", *lines[:most], *more, sep="\n  ", file=file)
+
+
+def print_json(found: Any) -> None:
+    """On standard output, and strictly JSON: what is no number is null."""
+
+    def strict(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: strict(each) for name, each in value.items()}
+        if isinstance(value, list | tuple):
+            return [strict(each) for each in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    print(json.dumps(strict(found), allow_nan=False))
 
 
 def terms_for(

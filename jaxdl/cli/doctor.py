@@ -1,6 +1,5 @@
 """`jaxdl doctor`: what this machine has, and whether it trains."""
 
-import json
 import os
 import platform
 import re
@@ -16,7 +15,8 @@ import numpy as np
 
 import jaxdl
 from jaxdl import checkpoint, data, models, optim, pretrained, trees
-from jaxdl.cli.common import all_devices
+from jaxdl.cli.common import all_devices, print_json
+from jaxdl.errors import InputError
 
 EXTRAS = ("cuda", "hub", "keras", "plots", "pretrained", "tensorboard", "tpu")  # those of a user, of pyproject.toml
 REQUIREMENT = re.compile(r"([\w.-]+)(?:\[([\w,-]+)\])?")  # a package and its extras, of PEP 508
@@ -33,12 +33,16 @@ class Doctor:
     def run(self) -> None:
         troubles: list[str] = []
         told = f" with JAX_PLATFORMS={os.environ['JAX_PLATFORMS']}" if "JAX_PLATFORMS" in os.environ else ""
+        devices, seconds = [], None
         try:
             devices = [f"{device.device_kind} ({device.platform})" for device in jax.devices()]
-            seconds = _trained(troubles)
         except (RuntimeError, AssertionError) as error:  # a driver, or a platform that JAX is told to use, is not there
-            devices, seconds = [], None
             troubles.append(f"JAX does not start{told}: {(str(error) or 'no such device').splitlines()[0]}")
+        if devices:
+            try:
+                seconds = _trained(troubles)
+            except (RuntimeError, InputError) as error:  # of a library that it computes with; of numbers that are none
+                troubles.append(f"a small network does not train here: {str(error).splitlines()[0]}")
         if NVIDIA.exists() and devices and jax.default_backend() == "cpu":
             troubles.append(f"JAX does not use the NVIDIA GPU that is here{told}: pip install 'jaxdl[cuda]'")
         missing = {extra: sorted(_missing("jaxdl", extra)) for extra in EXTRAS}
@@ -53,7 +57,10 @@ class Doctor:
             "missing": {extra: packages for extra, packages in missing.items() if packages},
             "troubles": troubles,
         }
-        print(json.dumps(found) if self.json else _text(found))
+        if self.json:
+            print_json(found)
+        else:
+            print(_text(found))
         if troubles:
             sys.exit(1)
 

@@ -1,7 +1,6 @@
 """`jaxdl data`: a look at a folder of images."""
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +11,7 @@ import tyro
 
 from jaxdl import data, report, trees
 from jaxdl.augment import PHOTOS, Affine
-from jaxdl.cli.common import Folder, print_list
+from jaxdl.cli.common import Folder, print_json, print_list
 from jaxdl.errors import InputError
 
 
@@ -37,7 +36,7 @@ class Look:
             labels, files = zip(*(found.images[n] for n in np.sort(shown)), strict=True)
             report.sheet([data.decode(file) for file in files], labels).savefig(self.out, dpi=100)
         if self.json:
-            print(json.dumps({**dataclasses.asdict(found), "images": len(found.images)}))
+            print_json({**dataclasses.asdict(found), "images": len(found.images)})
             return
         classes = sorted({name for split in found.counts.values() for name in split})
         rows = [("class", *found.counts)]

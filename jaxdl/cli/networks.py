@@ -1,7 +1,6 @@
 """What a network is, has and costs: `jaxdl models`, `show`, `phases`, `plan` and `weights`."""
 
 import dataclasses
-import json
 import sys
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jaxdl import data, models, plan, pretrained, runs, transfer, trees
-from jaxdl.cli.common import read_weights, result_line
+from jaxdl.cli.common import print_json, read_weights, result_line
 from jaxdl.errors import InputError, nearest
 
 
@@ -83,7 +82,10 @@ class Plan:
         )
         tell = partial(print, file=sys.stderr)
         report = plan.make(setup, hardware, full=self.full, largest=self.largest, tell=tell)
-        print(json.dumps(report.plain()) if self.json else report)
+        if self.json:
+            print_json(report.plain())
+        else:
+            print(report)
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ class Models:
             rows.append({"name": name, "parameters": count, "input_size": size, "weights": weights})
             table.add_row(name, f"{count:,}" if count else "as built", f"{size}×{size}" if size else "any", weights)
         if self.json:
-            print(json.dumps(rows))
+            print_json(rows)
         else:
             Console().print(table)
             if any(row["weights"] == "not installed" for row in rows):
@@ -139,7 +141,7 @@ class Show:
             said |= {sums: getattr(summary, sums) for sums in ("parameters", "statistics", "flops")}
             if run is not None and trainable is not None:
                 said |= {"trainable": trees.names(trainable), "result": run.result()}
-            print(json.dumps(said))
+            print_json(said)
             return
         print(trees.table(params, trainable) if self.detail == "parameters" else summary.table(trainable))
         if run is None or trainable is None:
@@ -228,7 +230,7 @@ class Inspect:
     def run(self) -> None:
         found = dataclasses.asdict(pretrained.inspect(self.path))
         if self.json:
-            print(json.dumps(found))
+            print_json(found)
             return
         verified = "the file carries a digest, and it fits" if found["verified"] else "the file carries no digest"
         unknown = "TensorFlow's or PyTorch's flavour: the file does not tell"

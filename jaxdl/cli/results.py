@@ -1,6 +1,5 @@
 """What is done with a run: `jaxdl evaluate`, `predict`, `report` and `compare`; and `classify`, which needs none."""
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ import tyro
 
 import jaxdl
 from jaxdl import data, page, pretrained, runs, trees
-from jaxdl.cli.common import RunPath, counted, figures_line, measure, print_list, read_weights
+from jaxdl.cli.common import RunPath, counted, figures_line, measure, print_json, print_list, read_weights
 from jaxdl.errors import InputError
 
 
@@ -39,7 +38,7 @@ class Evaluate:
         names = tuple(dict.fromkeys((*watched, *self.metrics)))
         figures, _ = measure(run.model, run.variables(), source, run.preprocessing, self.batch_size, names)
         if self.json:
-            print(json.dumps(figures | {"split": split}))
+            print_json(figures | {"split": split})
         else:
             print(f"{figures_line(figures)}, loss {figures['loss']:.4f} on {counted(figures, run)} ({split})")
 
@@ -68,7 +67,7 @@ class Predict:
         else:
             raise InputError(f"{self.path} was trained on a table; give one file of rows, got {len(self.images)}")
         if self.json:
-            print(json.dumps(answers))
+            print_json(answers)
             return
         for answer in answers:
             said = f"{answer['path']}:" if "path" in answer else f"row {answer['row']}:"
@@ -101,7 +100,7 @@ class Classify:
             raise InputError(f"{self.model} does not name its {weights.num_classes or 'missing'} classes")
         answers = _answers(weights.model, weights.variables, weights.preprocessing, self.images, classes)
         if self.json:
-            print(json.dumps(answers))
+            print_json(answers)
             return
         for answer in answers:
             print(answer["path"])
@@ -140,7 +139,7 @@ class Compare:
     def run(self) -> None:
         found = page.write_comparison([runs.load(path) for path in self.paths], self.out)
         if self.json:
-            print(json.dumps(found))
+            print_json(found)
             return
         results, differ = page.rows(found)
         print(trees.columns(results, right=range(2, len(results[0]))))

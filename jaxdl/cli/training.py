@@ -1,7 +1,6 @@
 """`jaxdl train`, `fine-tune` and `lr-find`."""
 
 import dataclasses
-import json
 import shlex
 import sys
 import time
@@ -16,7 +15,17 @@ import tyro
 import jaxdl
 from jaxdl import callbacks, data, features, losses, models, optim, page, parallel, rates, report, runs, transfer
 from jaxdl.augment import PHOTOS, Affine
-from jaxdl.cli.common import Data, Folder, all_devices, left_out, measure, read_weights, result_line, terms_for
+from jaxdl.cli.common import (
+    Data,
+    Folder,
+    all_devices,
+    left_out,
+    measure,
+    print_json,
+    read_weights,
+    result_line,
+    terms_for,
+)
 from jaxdl.errors import InputError, Interrupted
 
 
@@ -268,9 +277,8 @@ class LrFind:
             found = rates.sweep(stage, phase, **same)
         accuracies = None if found.accuracies is None else found.accuracies.tolist()
         if self.json:
-            numbers = [float(loss) if np.isfinite(loss) else None for loss in found.losses]
-            said = {"suggestion": found.suggestion, "rates": found.rates.tolist(), "losses": numbers}
-            print(json.dumps(said | {"accuracies": accuracies}))
+            said = {"suggestion": found.suggestion, "rates": found.rates.tolist(), "losses": found.losses.tolist()}
+            print_json(said | {"accuracies": accuracies})
         else:
             for rate, lost, right in zip(found.rates, found.losses, accuracies or (), strict=False):
                 print(f"  {rate:.2e}  validation loss {lost:.4f}  accuracy {right:.4f}")
@@ -319,6 +327,7 @@ def _train(
     }
     watch, how = options.watch, terms_for(preprocessing, options.watch.metrics)
     with runs.create(out, config, resume=watch.resume) as run:
+        before = sum(row["seconds"] + row["val_seconds"] for row in run.history())  # where it goes on
         try:
             jaxdl.fit(
                 model,
@@ -347,7 +356,7 @@ def _train(
         outputs = None
         if test is not None:
             figures, outputs = measure(model, run.variables(), test, preprocessing, options.batch_size, watch.metrics)
-        summary = run.finish({**figures, "seconds": time.perf_counter() - started})
+        summary = run.finish({**figures, "seconds": before + time.perf_counter() - started})
         if parallel.first():
             print(result_line(summary, run))
     if parallel.first():
