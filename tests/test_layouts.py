@@ -102,9 +102,19 @@ def test_all_that_is_wrong_is_in_one_error():
         layouts.from_layout(given, like("efficientnet_b0"), "x")
 
 
+@pytest.mark.parametrize("name", ["batch_normalization/gamma", "layer_normalization_1/beta", "normalization/gamma"])
+def test_a_normalisation_in_the_head_of_a_keras_file_is_left_over(name):
+    given = tensors("Keras/EfficientNetB0") | {name: np.zeros(4, np.float32)}
+    with pytest.raises(InputError, match=f"left over {name}$"):
+        layouts.from_layout(given, like("efficientnet_b0"), "x")
+
+
 @pytest.mark.parametrize("tensors", [{}, {"layer1.0.conv.weight": np.zeros(3)}])
 def test_other_networks_are_refused(tensors):
     with pytest.raises(InputError, match="x holds no EfficientNet"):
         layouts.identify(tensors, "x")
-    with pytest.raises(InputError, match="no name for params/dense_0"):
-        layouts.to_timm(fill(models.create("dense", 3), (4,)))
+    for hidden in ((), (8,)):
+        with pytest.raises(InputError, match="only an EfficientNet"):
+            layouts.to_timm(fill(models.create("dense", 3, hidden=hidden), (4,)))
+    with pytest.raises(InputError, match="no name for .*/blocks_1_0"):
+        layouts.to_timm(fill(models.create("resnet9", 3, width=8), (8, 8, 3)))

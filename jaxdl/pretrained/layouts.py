@@ -4,6 +4,7 @@ A tensor has our path, such as `params/blocks_3_0/expand/kernel`, and its publis
 `blocks.2.0.conv_pw.weight`. Both directions, reading and writing, go by the same table.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,14 +32,14 @@ class Layout:
     leaves: Mapping[str, str]
     norm_leaves: Mapping[str, str]
     torch: bool = True  # [O,I,k,k] and [O,I]; else Keras's [k,k,I,O], depthwise [k,k,C,1], and [I,O]
-    unused: str = ""  # marks tensors that are no weights
+    unused: str = ""  # the names of tensors that are no weights, as a regular expression
     synonyms: Mapping[str, str] = field(default_factory=dict)  # parts of names with what the tables have for them
 
 
 TORCH: dict[str, Any] = {
     "leaves": {"kernel": ".weight", "bias": ".bias"},
     "norm_leaves": {"scale": ".weight", "bias": ".bias", "mean": ".running_mean", "var": ".running_var"},
-    "unused": ".num_batches_tracked",
+    "unused": r".*\.num_batches_tracked",
 }
 
 # https://github.com/lukemelas/EfficientNet-PyTorch/blob/master/efficientnet_pytorch/model.py (MBConvBlock)
@@ -149,7 +150,7 @@ KERAS = Layout(
     torch=False,
     # V2's depthwise convolutions (.../efficientnet_v2.py); those of Keras 2; TensorFlow's variables.
     synonyms={"_dwconv2/": "_dwconv/", "/depthwise_kernel": "/kernel", ":0": ""},
-    unused="normalization",  # the mean, variance and count of V1's Normalization layer, which belong to preprocessing
+    unused=r"normalization(_\d+)?/(mean|variance|count)",  # of V1's Normalization layer: they belong to preprocessing
 )
 LAYOUTS = (LUKEMELAS, TIMM, TORCHVISION, KERAS)
 MOST = 8  # tensors named in an error, of each kind
@@ -213,9 +214,11 @@ def to_timm(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
       of batches that PyTorch keeps, which is 0.
 
     Raises:
-      InputError: these are not an EfficientNet's variables.
+      InputError: these are not an EfficientNet's variables, or its batch normalisation is folded.
     """
     flat = trees.paths(variables)
+    if (stem := "batch_stats/stem_bn/mean") not in flat:
+        raise InputError(f"only an EfficientNet that is not folded can be written for timm; there is no {stem}")
     state: dict[str, np.ndarray] = {}
     for path, name in _names(TIMM, flat).items():
         if name is None:
@@ -327,7 +330,7 @@ def _to_ours(layout: Layout, array: np.ndarray, shape: tuple[int, ...]) -> np.nd
 
 
 def _is_unused(layout: Layout, name: str) -> bool:
-    return bool(layout.unused) and layout.unused in name
+    return re.fullmatch(layout.unused, name) is not None
 
 
 def _is_floating(array: np.ndarray) -> bool:

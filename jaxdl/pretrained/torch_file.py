@@ -1,7 +1,8 @@
 """Read the tensors of a PyTorch `.pth` file without torch, and without running a pickle.
 
 The file's pickles are walked opcode by opcode (`pickletools` from the standard library only lists them); the few that
-checkpoints are made of are understood, everything else is refused. Nothing in the file is ever imported or called.
+checkpoints are made of are understood, everything else is refused. Nothing in the file is ever imported or called: what
+an unknown class or function would make is left as its name, and has no place in a state dict.
 
 Two layouts. Since torch 1.6 (2020) a zip archive, not compressed: `NAME/data.pkl` is the pickle, `NAME/data/KEY` the
 raw numbers of a storage, `NAME/byteorder` their byte order (little where there is none). Before it, one stream: a magic
@@ -44,7 +45,6 @@ STORAGES = {f"torch {name}": np.dtype(dtype) for name, dtype in DTYPES.items()}
 WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
 PREFIX = "module."
 ORDERED_DICT, REBUILD = "collections OrderedDict", "torch._utils _rebuild_tensor_v2"
-MARK = object()
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,13 @@ class Storage:
     key: str
     dtype: np.dtype
     length: int
+
+
+@dataclass(frozen=True)
+class Global:
+    """A class or a function, by "module name"; or what one that is not known would make."""
+
+    name: str
 
 
 @dataclass(frozen=True)
@@ -65,7 +72,8 @@ class Tensor:
 def read(path: str | Path) -> dict[str, np.ndarray]:
     """Every tensor of a state dict by name, as it lies in the file.
 
-    A checkpoint with the state dict under one of `WRAPPERS` is understood; what else it holds is left alone.
+    A checkpoint with the state dict under one of `WRAPPERS` is understood; what else it holds is left alone, but for
+    tensors that are not of `DTYPES`, which are refused.
 
     Raises:
       BadFile: the file is missing, is not a PyTorch file, is damaged, or holds what no checkpoint of tensors does.
@@ -118,14 +126,15 @@ def _read_stream(data: bytes) -> dict[str, np.ndarray]:
     stream = io.BytesIO(data)
     if _load(stream, {}) != MAGIC:
         raise BadFile("not a PyTorch weight file")
-    if (protocol := _load(stream, {})) != PROTOCOL:
-        raise BadFile(f"protocol {protocol!r}, expected {PROTOCOL}")
+    if _load(stream, {}) != PROTOCOL:
+        raise BadFile(f"its protocol is not {PROTOCOL}")
     system = _load(stream, {})
     if not isinstance(system, dict) or system.get("little_endian") is not True:
         raise BadFile("written on a big-endian machine, or damaged")
     state, storages = _state_dict(stream)
     keys = _load(stream, {})
-    if not isinstance(keys, list) or set(keys) != set(storages) or len(keys) != len(storages):
+    strings = isinstance(keys, list) and all(isinstance(key, str) for key in keys)
+    if not strings or set(keys) != set(storages) or len(keys) != len(storages):
         raise BadFile("its list of storages does not belong to its tensors")
     arrays = {}
     for key in keys:
@@ -146,6 +155,9 @@ def _state_dict(stream: BinaryIO) -> tuple[dict[str, Tensor], dict[str, Storage]
     state = _load(stream, storages)
     if isinstance(state, dict):
         state = next((state[key] for key in WRAPPERS if isinstance(state.get(key), dict)), state)
+    for value in state.values() if isinstance(state, dict) else [state]:
+        if isinstance(value, Global):
+            raise BadFile(f"refers to {value.name.replace(' ', '.')}, which is not part of a state dict")
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise BadFile("holds something else than a state dict of tensors")
     if not all(isinstance(name, str) for name in state):
@@ -173,19 +185,34 @@ def _is_size(value: Any) -> bool:
 
 
 def _call(function: Any, arguments: Any) -> Any:
-    """The two calls a state dict contains."""
+    """What the two calls in a state dict make; of others their name."""
     match function, arguments:
-        case ("global", name), () if name == ORDERED_DICT:
+        case Global(name), () if name == ORDERED_DICT:
             return {}
-        case ("global", name), (Storage() as storage, int(offset), shape, strides, *_) if name == REBUILD:
+        case Global(name), (Storage() as storage, int(offset), shape, strides, *_) if name == REBUILD:
             if offset >= 0 and _is_size(shape) and _is_size(strides) and len(shape) == len(strides):
                 return Tensor(storage, offset, shape, strides)
-    raise BadFile(f"wants to call {function!r}, which is not part of a state dict")
+        case Global(name), _ if name not in (ORDERED_DICT, REBUILD):
+            return function
+    raise BadFile("makes a call that is not part of a state dict")
+
+
+def _add(container: Any, values: list[Any]) -> None:
+    """Values at the end of a list, or keys and values in turn into a dict. Keys are strings or whole numbers: a tuple
+    that holds itself over and over takes for ever to hash."""
+    if isinstance(container, list):
+        container.extend(values)
+    elif isinstance(container, dict):
+        if not all(type(key) in (str, int) for key in values[::2]):
+            raise BadFile("has a key that is neither a string nor a whole number")
+        container.update(zip(values[::2], values[1::2], strict=True))
+    elif not isinstance(container, Global):
+        raise BadFile("adds to something that is neither a list nor a dict")
 
 
 def _storage(reference: Any, storages: dict[str, Storage]) -> Storage:
     match reference:  # the stream has a sixth part, which is None
-        case ("storage", ("global", kind), str(key), str(), int(length), *view) if kind in STORAGES and length >= 0:
+        case ("storage", Global(kind), str(key), str(), int(length), *view) if kind in STORAGES and length >= 0:
             storage = Storage(key, STORAGES[kind], length)
             if view in ([], [None]) and storages.setdefault(key, storage) == storage:
                 return storage
@@ -195,11 +222,12 @@ def _storage(reference: Any, storages: dict[str, Storage]) -> Storage:
 def _load(stream: BinaryIO, storages: dict[str, Storage]) -> Any:
     """One pickle's value, by a stack machine that knows the opcodes of a state dict; adds the storages it meets."""
     stack: list[Any] = []
+    marks: list[int] = []  # heights of the stack
     memo: dict[int, Any] = {}
 
     def pop_to_mark() -> list[Any]:
-        at = max(n for n, value in enumerate(stack) if value is MARK)
-        values = stack[at + 1 :]
+        at = marks.pop()
+        values = stack[at:]
         del stack[at:]
         return values
 
@@ -211,7 +239,7 @@ def _load(stream: BinaryIO, storages: dict[str, Storage]) -> Any:
             case "STOP":
                 return stack.pop()
             case "MARK":
-                stack.append(MARK)
+                marks.append(len(stack))
             case "NONE":
                 stack.append(None)
             case "NEWTRUE" | "NEWFALSE":
@@ -225,34 +253,29 @@ def _load(stream: BinaryIO, storages: dict[str, Storage]) -> Any:
             case "TUPLE1" | "TUPLE2" | "TUPLE3":
                 n = int(opcode.name[-1])
                 stack[-n:] = [tuple(stack[-n:])]
-            case "APPEND":
-                value = stack.pop()
-                stack[-1].append(value)
-            case "APPENDS":
+            case "APPEND" | "SETITEM":
+                n = 1 if opcode.name == "APPEND" else 2
+                values = stack[-n:]
+                del stack[-n:]
+                _add(stack[-1], values)
+            case "APPENDS" | "SETITEMS":
                 values = pop_to_mark()
-                stack[-1].extend(values)
-            case "SETITEM":
-                value, key = stack.pop(), stack.pop()
-                stack[-1][key] = value
-            case "SETITEMS":
-                values = pop_to_mark()
-                stack[-1].update(zip(values[::2], values[1::2], strict=True))
+                _add(stack[-1], values)
             case "BINPUT" | "LONG_BINPUT":
                 memo[argument] = stack[-1]
             case "BINGET" | "LONG_BINGET":
                 stack.append(memo[argument])
             case "GLOBAL":
-                if argument not in (ORDERED_DICT, REBUILD) and argument not in STORAGES:
-                    raise BadFile(f"refers to {argument.replace(' ', '.')}, which is not part of a state dict")
-                stack.append(("global", argument))
+                stack.append(Global(argument))
             case "BINPERSID":
                 stack.append(_storage(stack.pop(), storages))
-            case "REDUCE":
+            case "REDUCE" | "NEWOBJ":
                 arguments = stack.pop()
                 stack.append(_call(stack.pop(), arguments))
             case "BUILD":
                 # torch hangs version numbers on the dict; they are not needed.
-                if not isinstance(stack.pop(), Mapping):
+                state = stack.pop()
+                if not isinstance(state, Mapping) and not isinstance(stack[-1], Global):
                     raise BadFile("sets the state of something that is not a dict")
             case _:
                 raise BadFile(f"contains the pickle instruction {opcode.name}, which is not part of a state dict")
