@@ -142,8 +142,7 @@ def _layers(model: Any, variables: Mapping[str, Any], x: Any) -> Mapping[str, mo
     shape = tuple(np.shape(x)[1:])
     if not np.size(x):
         raise InputError(f"a network takes a batch of inputs [B,…] with at least one; got {list(np.shape(x))}")
-    if problem := trees.difference(models.shapes(model, shape)[0], variables):
-        raise InputError(f"the variables do not belong to this model and inputs {list(shape)}:\n{problem}")
+    models.check_variables(model, variables, shape)
     return models.layers(model, shape)
 
 

@@ -48,6 +48,14 @@ class Pooled(nn.Module):
         return nn.Dense(self.classes, name="head")(x.mean((1, 2)))
 
 
+class Listed(nn.Module):
+    widths: list
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        return nn.Dense(self.widths[0])(x)
+
+
 def test_layers_come_in_the_order_of_computation(key):
     images = np.asarray(jax.random.randint(key, (2, 8, 8, 1), 0, 256), np.uint8)
     model = models.create("cnn", 3, filters=(2, 4), hidden=(5,))
@@ -189,6 +197,16 @@ def test_grad_cam_of_an_efficientnet_takes_the_top_with_its_activation(key):
     assert jax.eval_shape(partial(models.layer_outputs, model), variables, images)[1]["top_bn"].dtype == jnp.bfloat16
 
 
+def test_grad_cam_of_a_resnet_takes_the_last_sum(key):
+    model, images = models.create("resnet9", 3, width=2), jax.random.normal(key, (2, 16, 16, 3))
+    variables = fill(model, (16, 16, 3))
+    outputs = explain.layer_outputs(model, variables, images)
+    skipped = np.asarray(outputs["blocks_3_0_bn"]).reshape(2, 2, 2, 2, 2, 16).max((2, 4))
+    np.testing.assert_allclose(outputs["blocks_3_sum"], skipped + outputs["blocks_3_2_bn"], rtol=1e-5, atol=1e-5)
+    last, named = (explain.grad_cam(model, variables, images, layer=layer) for layer in (None, "blocks_3_sum"))
+    np.testing.assert_array_equal(last, named)
+
+
 def test_errors_say_what_does_not_fit(key):
     model, images = Pooled(), np.zeros((2, 6, 5, 2), np.float32)
     variables = fill(model, (6, 5, 2))
@@ -204,7 +222,7 @@ def test_errors_say_what_does_not_fit(key):
         ),
         (lambda: explain.grad_cam(flat, fill(flat, (6, 5, 2)), images), "needs a convolution, and Dense has none"),
         (lambda: explain.saliency(model, variables, images[0]), r"images are \[B,H,W,C\]; got \[6, 5, 2\]"),
-        (lambda: explain.saliency(model, variables, images[..., :1]), "do not belong to this model.*\n.*conv/kernel"),
+        (lambda: explain.saliency(model, variables, images[..., :1]), r"^conv takes inputs \[..., 2\], got \[..., 1\]"),
         (lambda: explain.saliency(model, variables, images[:0]), "at least one"),
         (lambda: explain.saliency(model, variables, images, np.array([0, 3])), "label 3 of example 1"),
         (lambda: explain.saliency(model, variables, images, np.array([0])), r"integers \[2\].*got int64 \[1\]"),
@@ -215,6 +233,12 @@ def test_errors_say_what_does_not_fit(key):
     ):
         with pytest.raises(InputError, match=message):
             wrong()
+    for other, message in (
+        (nn.Dense(3), "Dense takes no argument `train`"),
+        (Listed([3]), "Listed has a field that cannot be hashed"),
+    ):
+        with pytest.raises(InputError, match=message):
+            explain.layer_outputs(other, {"params": {}}, np.zeros((2, 5), np.float32))
     two = models.create("dense", {"kind": 3, "colour": 2})
     with pytest.raises(InputError, match="this network has colour, kind"):
         explain.saliency(two, fill(two, (6, 5, 2)), images)

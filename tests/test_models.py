@@ -365,6 +365,13 @@ def test_a_summary_is_the_same_on_other_backends(monkeypatch):
     assert models.summary(EfficientNet(TINY, 3), (32, 32, 3)) == here
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("name", ["dense", "tiny_vgg", "resnet9", "tiny"])
+def test_a_summary_is_the_same_in_every_dtype(name, dtype):
+    exact, model = of_dtype(name, "float32"), of_dtype(name, dtype)
+    assert models.summary(model, (32, 32, 3)) == models.summary(exact, (32, 32, 3))
+
+
 def test_a_summary_lists_layers_or_blocks_in_the_order_of_computation():
     model = EfficientNet(TINY, (("a", 2), ("b", 3)))
     layers, blocks = (models.summary(model, (32, 32, 3), depth) for depth in (None, 1))
@@ -530,7 +537,13 @@ def test_errors_name_what_there_is():
         models.create("dense", 3, hiden=(1,))
     with pytest.raises(InputError, match="cannot compute in 'float15'; the nearest: float16"):
         models.create("cnn", 3, dtype="float15")
-    for name, wrong in (("dense", {"hidden": 8}), ("cnn", {"filters": (0,)}), ("cnn", {"dropout": 1.5})):
+    for name, wrong in (
+        ("dense", {"hidden": 8}),
+        ("cnn", {"filters": (0,)}),
+        ("cnn", {"dropout": 1.5}),
+        ("dense", {"dropout": None}),
+        ("efficientnet_b0", {"drop_connect": None}),
+    ):
         with pytest.raises(InputError, match=f"the option {next(iter(wrong))} of {name} is"):
             models.create(name, 3, **wrong)
     for num_classes in (0, {}):
@@ -539,6 +552,7 @@ def test_errors_name_what_there_is():
     for num_classes in ("3", 3.0, ["a"], {"a/b": 3}, {"a": "b"}):
         with pytest.raises(InputError, match="num_classes is a number"):
             models.create("dense", num_classes)
+    assert models.create("efficientnet_b0", 3, dropout=None) == models.create("efficientnet_b0", 3)
     assert models.create("dense", np.int64(3)) == models.create("dense", 3)
     with pytest.raises(InputError, match="cannot take inputs"):
         models.shapes(models.create("cnn", 3), (5,))

@@ -75,7 +75,7 @@ def _counts(value: Any) -> bool:
 
 
 def _share(value: Any) -> bool:
-    return value is None or (isinstance(value, int | float | np.floating) and bool(0 <= value < 1))
+    return isinstance(value, int | float | np.floating) and bool(0 <= value < 1)
 
 
 # Of the options, those whose mistakes would show late: whether a value is one, and what they are.
@@ -115,7 +115,8 @@ def create(name: str, num_classes: int | Mapping[str, int] | None = None, **opti
         raise InputError(f"no model is called {name!r}{nearest(str(name), names())}")
     make = _MODELS[name]
     module: Any = make.func if isinstance(make, partial) else make
-    known = {field.name for field in dataclasses.fields(module)} - {"parent", "name", "architecture", "num_classes"}
+    hidden = ("parent", "name", "architecture", "num_classes")
+    known = {field.name: field.default for field in dataclasses.fields(module) if field.name not in hidden}
     for option in options:
         if option not in known:
             raise InputError(f"{name} has no option {option!r}{nearest(option, known)}")
@@ -123,9 +124,10 @@ def create(name: str, num_classes: int | Mapping[str, int] | None = None, **opti
         raise InputError(f"{name} cannot compute in {dtype!r}{nearest(str(dtype), get_args(Dtype))}")
     if "activation" in options:
         activations.by_name(options["activation"])
+    given = {option: value for option, value in options.items() if value is not None or known[option] is not None}
     for option, (valid, what) in _CHECKS.items():
-        if option in options and not valid(options[option]):
-            raise InputError(f"the option {option} of {name} is {what}; got {options[option]!r}")
+        if option in given and not valid(given[option]):
+            raise InputError(f"the option {option} of {name} is {what}; got {given[option]!r}")
     options = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}  # hashable
     return make(num_classes=_classes(num_classes), **options)
 

@@ -16,6 +16,14 @@ from jaxdl.ops import max_pool_2x2
 HEAD_SCALE = 0.125  # of the features, as published (there of the logits, without a bias): a fresh network is unsure
 
 
+class Sum(nn.Module):
+    """The sum behind a skip as a layer, so that what it gives has a name (`models.layer_outputs`)."""
+
+    @nn.compact
+    def __call__(self, x: Array, y: Array) -> Array:
+        return x + y
+
+
 class ResNet9(nn.Module):
     """Images `[B,H,W,C]`, of 8 pixels or more in height and width, to logits `[B,K]`.
 
@@ -25,7 +33,8 @@ class ResNet9(nn.Module):
     million parameters for ten classes.
 
     Parameter paths: `stem`, `blocks_G_N` for convolution N of group G, from 1 and from 0, and `head`; the batch
-    normalisation of each convolution has its name with `_bn` behind it. All but the head computes in `dtype`.
+    normalisation of each convolution has its name with `_bn` behind it, and the sum of a skip is the layer
+    `blocks_G_sum`. All but the head computes in `dtype`.
     """
 
     num_classes: Classes
@@ -57,6 +66,6 @@ class ResNet9(nn.Module):
             x = max_pool_2x2(convolution(x, 2**group * self.width, f"{name}_0"))  # [B,H/2,W/2,2C]
             if residual:
                 y = convolution(x, x.shape[-1], f"{name}_1")
-                x = x + convolution(y, x.shape[-1], f"{name}_2")
+                x = Sum(name=f"{name}_sum")(x, convolution(y, x.shape[-1], f"{name}_2"))
         x = HEAD_SCALE * x.max((1, 2))  # [B,8*width]
         return head(x, self.num_classes, self.dropout, train)

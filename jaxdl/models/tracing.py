@@ -221,11 +221,12 @@ def summary(model: Any, input_shape: Sequence[int], depth: int | None = None) ->
         with jax.named_scope(f"{mark}{len(scopes) - 1}-"):
             if isinstance(module, Depthwise):
                 # A CPU's is written as a sum of products, which do not tell themselves from an activation's.
-                kernel = module.get_variable("params", "kernel")
+                kernel = module.get_variable("params", "kernel").astype(args[0].dtype)
                 y = depthwise.reference(args[0], kernel, module.stride, pads(module.padding, module.size))
             elif isinstance(module, Conv):
                 # And a small network's is done on blocks of pixels, with more multiplications than it needs.
-                y = convolution.reference(args[0].astype(module.dtype), module.get_variable("params", "kernel"))
+                kernel = module.get_variable("params", "kernel").astype(module.dtype)
+                y = convolution.reference(args[0].astype(module.dtype), kernel)
             else:
                 y = call(*args, **kwargs)
         if outputs := [leaf.shape for leaf in jax.tree.leaves(y) if hasattr(leaf, "shape")]:
