@@ -1,4 +1,6 @@
+import html
 import io
+import re
 import sys
 from functools import partial
 
@@ -54,6 +56,28 @@ def curves(classes, examples=300):
     logits += 2 * np.eye(classes)[labels] if classes > 1 else 2 * labels[:, None]
     metric = metrics.precision_recall_curve()
     return metric.compute(metric.update(logits, labels, np.ones(examples, np.float32)))
+
+
+@pytest.mark.parametrize("name", ["$5_and_$10", "$0-$50", r"a\$b$c$"])
+def test_dollars_in_names_are_no_formulas(name):
+    classes, history = [name, "other"], [{**row, "phase": f"{row['epoch']} {name}"} for row in ROWS]
+    logits = np.array([[1.0, 0.0], [1.0, 0.0]])
+    for figure in (
+        report.confusion_matrix(confusion(2), classes),
+        report.class_scores(confusion(2), classes),
+        report.predictions(np.zeros((2, 8, 8, 1), np.uint8), logits, np.array([0, 1]), classes),
+        report.precision_recall(curves(2), classes),
+        report.compare({name: ROWS, "other": ROWS}),
+        report.curves(history),
+        report.gradient_flow({name: {"a": 1.0, "b": 10.0}, "other": {"a": 2.0}}),
+        report.scatter(np.arange(3.0), np.arange(3.0), name),
+    ):
+        picture = io.StringIO()
+        with matplotlib.rc_context({"svg.fonttype": "none"}):  # as text
+            figure.savefig(picture, format="svg")
+        shown = html.unescape(re.sub("<!--.*?-->", "", picture.getvalue()))  # there formulas are as they were written
+        assert name in shown
+        assert "mathdefault" not in shown  # of a logarithmic axis, which is to be a formula
 
 
 # --- training

@@ -44,6 +44,11 @@ def tidy(axis: "Axes", **labels: Any) -> None:
     axis.spines[["top", "right"]].set_visible(False)
 
 
+def plain(name: str) -> str:
+    """A name for matplotlib to show as it is: two dollars would be a formula."""
+    return name.replace("$", r"\$")
+
+
 def points(axis: "Axes") -> tuple[float, float]:
     """About how wide and high an axis is, in points, of which an inch has 72."""
     box = axis.get_window_extent()
@@ -55,7 +60,8 @@ def name_ticks(axis: Any, names: Sequence[str], room: float, **options: Any) -> 
     be too small to read, every second one or every third."""
     size = min(10.0, 0.8 * room)
     every = max(1, math.ceil(SMALLEST / size)) if size > 0 else 1
-    axis.set_ticks(range(0, len(names), every), list(names[::every]), fontsize=max(SMALLEST, size), **options)
+    shown = list(map(plain, names[::every]))
+    axis.set_ticks(range(0, len(names), every), shown, fontsize=max(SMALLEST, size), **options)
     axis.set_tick_params(length=0)
 
 
@@ -93,4 +99,4 @@ def show(axis: "Axes", image: Any, title: str = "", colour: str = "black") -> No
     """An image without ticks, under its title."""
     axis.axis("off")
     axis.imshow(pixels(image), cmap="gray", vmin=0, vmax=255)
-    axis.set_title(title, fontsize=9, color=colour)
+    axis.set_title(plain(title), fontsize=9, color=colour)

@@ -175,7 +175,7 @@ def precision_recall(curves: Sequence[Curve], names: Sequence[str], axis: "Axes 
         if n not in colours:
             axis.plot(curve.recall, curve.precision, color="lightgray", linewidth=0.7, zorder=1)
             continue
-        label = f"{name}: F1 {point.f1:.2f} from {point.threshold:.2f} on"
+        label = f"{canvas.plain(name)}: F1 {point.f1:.2f} from {point.threshold:.2f} on"
         axis.plot(curve.recall, curve.precision, color=colours[n], linewidth=1.5, label=label)
         axis.plot(point.recall, point.precision, "*", color=colours[n], markersize=11, markeredgecolor="white")
         if (half := np.searchsorted(curve.thresholds, 0.5)) < len(curve.thresholds):

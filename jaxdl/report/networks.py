@@ -142,7 +142,7 @@ def gradient_flow(
     for (name, each), colour in zip(networks.items(), canvas.palette(len(networks)), strict=True):
         at, heights = [layers.index(path) for path in each], np.array(list(each.values()), np.float64)
         drawn = (heights > 0) & np.isfinite(heights)
-        axis.plot(at, np.where(drawn, heights, np.nan), "o-", markersize=4, color=colour, label=name)
+        axis.plot(at, np.where(drawn, heights, np.nan), "o-", markersize=4, color=colour, label=canvas.plain(name))
         if not drawn.all():
             axis.plot(np.array(at)[~drawn], [bottom] * int((~drawn).sum()), "x", color=colour)
     canvas.tidy(axis, yscale="log", ylabel="norm of the gradient", xlim=(-0.5, len(layers) - 0.5))

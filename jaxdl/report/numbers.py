@@ -30,6 +30,7 @@ def scatter(truth: np.ndarray, predicted: np.ndarray, name: str = "", axis: "Axe
     ends = [min(truth.min(), predicted.min()), max(truth.max(), predicted.max())]
     axis.plot(ends, ends, "--", color="gray", linewidth=1)
     axis.plot(truth, predicted, "o", color="C0", markersize=4, alpha=0.5, markeredgewidth=0)
+    name = canvas.plain(name)
     canvas.tidy(axis, xlabel=f"{name}, true".lstrip(", "), ylabel=f"{name}, predicted".lstrip(", "))
     axis.set_aspect("equal", adjustable="datalim")
     return figure

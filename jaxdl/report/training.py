@@ -116,7 +116,8 @@ def _curves(histories: Mapping[str, History], metric: str) -> "Figure":
         for (name, rows), colour in zip(histories.items(), colours, strict=True):
             epochs = [row.get("epoch", n) for n, row in enumerate(rows, 1)]
             both, mark = any(f"val_{column}" in row for row in rows), "o" if len(rows) <= MARKED else ""
-            labels = (name, None if both else name) if name else ("validation data", "training data")
+            shown = canvas.plain(name)
+            labels = (shown, None if both else shown) if name else ("validation data", "training data")
             style: Any = {"color": colour, "markersize": 3}
             if both:
                 axis.plot(epochs, _column(rows, f"val_{column}"), f"{mark}-", label=labels[0], **style)
@@ -144,4 +145,5 @@ def _boundary(axis: "Axes", x: float, name: str, colour: Any, high: bool) -> Non
     """A thin line where a phase begins, with its name where there is likely to be room."""
     axis.axvline(x, color=colour, linewidth=0.8)
     upright: Any = {"rotation": 90, "ha": "left", "va": "top" if high else "bottom", "fontsize": "small"}
-    axis.text(x, 0.98 if high else 0.02, name, transform=axis.get_xaxis_transform(), color=colour, **upright)
+    y, transform = 0.98 if high else 0.02, axis.get_xaxis_transform()
+    axis.text(x, y, canvas.plain(name), transform=transform, color=colour, **upright)
