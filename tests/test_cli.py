@@ -22,6 +22,7 @@ from jaxdl import callbacks as jaxdl_callbacks
 from jaxdl import cli, models, pretrained, runs
 from jaxdl.cli import common, results
 from jaxdl.data import Preprocessing, decode
+from jaxdl.errors import Interrupted
 
 
 def jaxdl(*arguments, cwd):
@@ -227,6 +228,16 @@ def test_a_network_is_shown_by_its_name_its_run_and_its_file(photos, capsys, mon
     assert (file["model"], file["parameters"]) == ("efficientnet_lite0", 3_374_851)
     assert file["rows"][0]["output"] == [1, 48, 48, 32]
     assert "head/kernel  " in shown("lite.safetensors", "--detail", "parameters")
+    model = models.create("tiny_vgg", 2)
+    pretrained.save(
+        "grey.safetensors", "tiny_vgg", fill(model, (16, 16, 1)), Preprocessing(16, mean=(0.0,), std=(255.0,))
+    )
+    grey = json.loads(shown("grey.safetensors", "--json"))
+    named = models.summary(model, (16, 16, 1))
+    assert (grey["input"], grey["parameters"], grey["flops"]) == ([1, 16, 16, 1], named.parameters, named.flops)
+    with pytest.raises(SystemExit):
+        cli.main(["weights", "convert", "small", "out.safetensors", "--flavour", "pytorch"])
+    assert "small tells its flavour itself" in capsys.readouterr().err
 
 
 def test_models_lists_every_network(capsys):
@@ -379,6 +390,7 @@ PROGRESS = ("3 classes; images:", "train:", "head:")  # what may be said before 
         ("train photos --size 16 --early-stopping 0 --out new", "EarlyStopping: patience=0"),
         ("train photos --resume --out photos", "photos is not a run directory"),
         ("train homes.csv --target price --drop id --class-weights balanced --out new", "a number is predicted here"),
+        ("train homes.csv --target price --drop id --loss huber --out new", "by the squared error"),
         ("train photos --target price", "are for tables; photos is none"),
         ("train photos --model efficientnet_b0 --hidden 8", "efficientnet_b0 has no option 'hidden'"),
         ("train homes.csv", "say with --target which column of homes.csv"),
@@ -400,6 +412,27 @@ def test_mistakes_get_one_line_and_exit_code_2(arguments, reason, photos, capsys
     assert lines[0].startswith("jaxdl: ")
     assert reason in lines[0]
     assert sorted(photos.rglob("*")) == before, "something half-written was left behind"
+
+
+@pytest.mark.parametrize("command", ["train", "fine-tune", "lr-find"])
+def test_only_a_training_is_said_to_go_on(command, capsys, monkeypatch):
+    class Stopped:
+        def run(self):
+            raise Interrupted(signal.SIGINT, "stopped")
+
+    monkeypatch.setattr(cli, "_parse", lambda arguments: Stopped())
+    with pytest.raises(SystemExit) as stop:
+        cli.main([command, "photos"])
+    assert stop.value.code == 128 + signal.SIGINT
+    hint = "" if command == "lr-find" else f": jaxdl {command} photos --resume"
+    assert capsys.readouterr().err == f"jaxdl: stopped{hint}\n"
+
+
+def test_lr_find_says_at_once_that_it_cannot_draw(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.layout_engine", None)
+    with pytest.raises(SystemExit):
+        cli.main(["lr-find", "nowhere", "--model", "nothing"])
+    assert "pictures need matplotlib" in capsys.readouterr().err
 
 
 def test_help_is_not_an_error(capsys):

@@ -264,6 +264,16 @@ def test_runs_side_by_side(root, tmp_path, capsys, monkeypatch):
     assert found["differences"] == {"learning_rate": [0.05, 0.5]}
     assert found["notes"] == []
 
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "matplotlib.layout_engine", None)
+        cli.main([*compare, "--json"])
+        said = capsys.readouterr()
+        assert json.loads(said.out) == found
+        assert said.err.startswith("no page: pictures need matplotlib")
+        with pytest.raises(SystemExit):
+            cli.main(compare)
+        assert "pictures need matplotlib" in capsys.readouterr().err
+
     cli.main(compare)
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split()[:2] == ["price", "dense"]

@@ -64,7 +64,8 @@ def _main(arguments: list[str]) -> None:
         sys.exit(2)
     except Interrupted as told:
         again = arguments if "--resume" in arguments else [*arguments, "--resume"]
-        print(f"jaxdl: {told}: {shlex.join(['jaxdl', *again])}", file=sys.stderr)
+        how = f": {shlex.join(['jaxdl', *again])}" if arguments[0] in ("train", "fine-tune") else ""
+        print(f"jaxdl: {told}{how}", file=sys.stderr)
         sys.exit(128 + told.signal)
     except KeyboardInterrupt:
         print("jaxdl: stopped", file=sys.stderr)

@@ -172,7 +172,8 @@ class Show:
         found = pretrained.inspect(path)
         name, pixels = found.architecture, found.preprocessing
         size = models.input_size(name) or 64 if pixels is None else pixels.size
-        return name, models.create(name, found.num_classes, **found.options or {}), (size, size, 3), None
+        shape = (size, size, 3 if pixels is None else len(pixels.mean))
+        return name, models.create(name, found.num_classes, **found.options or {}), shape, None
 
 
 @dataclass(frozen=True)

@@ -137,7 +137,14 @@ class Compare:
     """Print one JSON object and nothing else: runs, differences (of each option, the runs' values) and notes."""
 
     def run(self) -> None:
-        found = page.write_comparison([runs.load(path) for path in self.paths], self.out)
+        compared = [runs.load(path) for path in self.paths]
+        found = page.compare(compared)
+        try:
+            page.write_comparison(compared, self.out)
+        except (InputError, OSError) as error:
+            if not self.json:
+                raise
+            print(f"no page: {error}", file=sys.stderr)
         if self.json:
             print_json(found)
             return

@@ -27,6 +27,7 @@ from jaxdl.cli.common import (
     terms_for,
 )
 from jaxdl.errors import InputError, Interrupted
+from jaxdl.report import canvas
 
 
 @dataclass(frozen=True)
@@ -212,6 +213,8 @@ class Train:
         model = models.create(name, len(splits.train.classes) or 1, **model_options)
         epochs = self.epochs if self.epochs is not None else 100 if table else 10
         phases = (optim.Phase(epochs, self.learning_rate, optimizer=self.optimizer, schedule=self.schedule),)
+        if not splits.train.classes and self.loss != Train.loss:
+            raise InputError("--loss is for classes; a number is predicted here, by the squared error")
         if self.class_weights is not None:
             if not splits.train.classes:
                 raise InputError("--class-weights are for classes; a number is predicted here")
@@ -254,6 +257,7 @@ class LrFind:
     def run(self) -> None:
         if self.grid < 0 or (self.grid and self.whole):
             raise InputError("--grid is a number of rates, for the head alone: leave out --whole")
+        canvas.new(1, 1)  # where there is no matplotlib it says so now, not after minutes
         weights = read_weights(self.model)
         pixels = weights.preprocessing
         splits = self.data.load(self.folder, pixels)
