@@ -6,6 +6,7 @@ cost into docs/runs.md.
 
 import json
 import re
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ HEADLINES = {
 
 
 def figure(ratio: float) -> str:
-    return f"{ratio:.2g}" if ratio < 100 else f"{ratio:.0f}"
+    return f"{ratio:.2g}" if ratio < 99.5 else f"{ratio:.0f}"
 
 
 def ratios(record: dict[str, Any]) -> dict[str, dict[str, dict[str, float]]]:
@@ -40,14 +41,16 @@ def ratios(record: dict[str, Any]) -> dict[str, dict[str, dict[str, float]]]:
 def table(record: dict[str, Any]) -> list[str]:
     """One record: a row for each kind of work, a column for each peer."""
     peers = list(dict.fromkeys(row["peer"] for row in record["rows"]))
-    n = record["rows"][0]["ratio"]["n"]
-    lines = [f"| `{record['command']}`, n = {n} | {' | '.join(peers)} |", "|---" * (len(peers) + 1) + "|"]
+    usual = statistics.mode(row["ratio"]["n"] for row in record["rows"])
+    lines = [f"| `{record['command']}`, n = {usual} | {' | '.join(peers)} |", "|---" * (len(peers) + 1) + "|"]
     for what, found in ratios(record).items():
         cells = [
             f"**{figure(r['median'])}** ({figure(r['q25'])}–{figure(r['q75'])})" if (r := found.get(peer)) else "–"
             for peer in peers
         ]
-        lines.append(f"| {what} | {' | '.join(cells)} |")
+        repeats = {r["n"] for r in found.values()} - {usual}
+        others = "".join(note for n in sorted(repeats) if (note := f" (n = {n})") not in what)
+        lines.append(f"| {what}{others} | {' | '.join(cells)} |")
     versions = record["versions"]
     packages = ", ".join(f"{name} {versions[name]}" for name in ("jax", "keras", "torch") if name in versions)
     said = f"{record['machine']}, {record['device']}; Python {versions['python']}, {packages}; {record['date']}."
@@ -56,7 +59,8 @@ def table(record: dict[str, Any]) -> list[str]:
 
 def headlines(records: dict[str, dict[str, Any]]) -> list[str]:
     """The medians of some rows."""
-    lines = [f"| two CPU cores | {' | '.join(PEERS)} |", "|---" * (len(PEERS) + 1) + "|"]
+    cores = sorted({re.findall(r"(\d+) cores", records[name]["machine"])[0] for name in HEADLINES.values()}, key=int)
+    lines = [f"| {' or '.join(cores)} CPU cores | {' | '.join(PEERS)} |", "|---" * (len(PEERS) + 1) + "|"]
     for what, name in HEADLINES.items():
         found = ratios(records[name])[what]
         cells = [f"{figure(found[peer]['median'])} ×" if peer in found else "–" for peer in PEERS]

@@ -53,11 +53,18 @@ def write(name: str, results: Mapping[str, Any], peers: Sequence[str] = (), fold
 
 def _commit() -> str:
     """The commit whose code runs; "-dirty" where files differ from it that are not records."""
-    said = [
-        subprocess.run(["git", *words], capture_output=True, text=True, check=False).stdout.strip()
-        for words in (("rev-parse", "--short", "HEAD"), ("diff", "--name-only", "HEAD", "--", ":/", ":/!*/results/*"))
-    ]
-    return f"{said[0]}{'-dirty' if said[1] else ''}" if said[0] else "unknown"
+    commit = _git("rev-parse", "--short", "HEAD")
+    changed = _git("diff", "--name-only", "HEAD", "--", ":/", ":/!*/results/*")
+    return f"{commit}{'-dirty' if changed else ''}" if commit else "unknown"
+
+
+def _git(*words: str) -> str:
+    """What git says of this code; nothing where there is no git."""
+    try:
+        here = Path(__file__).parent
+        return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=False).stdout.strip()
+    except OSError:
+        return ""
 
 
 def _processor() -> str:
