@@ -113,8 +113,9 @@ def fit(
 
     Raises:
       InputError: examples or variables that do not fit the model, labels outside its classes, a pattern that matches no
-        parameter, `views` in a phase that trains more than the head, a figure to monitor that is not measured, a
-        checkpoint of another training, `fsdp` without a mesh, or a loss or parameters that are not numbers.
+        parameter, a phase too short for its durations, `views` in a phase that trains more than the head, a figure to
+        monitor that is not measured, a checkpoint of another training, `fsdp` without a mesh, or a loss or parameters
+        that are not numbers.
       Interrupted: it was told to stop.
     """
     phases = tuple(phases) if isinstance(phases, Sequence) else (phases,)
@@ -144,6 +145,8 @@ def fit(
     if monitor not in figures and monitor != "val_loss":
         raise InputError(f"there is no figure {monitor!r} to monitor{nearest(monitor, figures)}")
     steps = len(order(len(train_data), batch_size, seed=None)[0])
+    for phase in phases:
+        optim.make_schedule(phase, phase.epochs * steps)  # raises where a phase is too short for its durations
     same: dict[str, Any] = {"phases": phases, "examples": len(train_data), "batch_size": batch_size, "seed": seed}
     same |= {"bad_numbers": bad_numbers, "metrics": tuple(all_metrics), "monitor": monitor}
     saved = None if resume is None else _Saved.find(resume, same)
@@ -767,12 +770,18 @@ def _check_labels(
         return
     width = outputs.shape[-1]
     if not np.issubdtype(labels.dtype, np.integer):
-        if loss is losses.cross_entropy or metrics is None:
+        if loss is losses.cross_entropy:
             raise InputError("labels that are numbers, not classes, need loss=losses.squared_error and metrics")
+        if metrics is None:
+            raise InputError("labels that are numbers go with no metric by default: give metrics too, {} for none")
         return
     if width == 1 and loss is losses.cross_entropy:
         raise InputError("a model with one output needs loss=losses.binary_cross_entropy (or two outputs)")
-    check_labels(labels, 2 if width == 1 else width)  # a single output tells two classes apart
+    try:
+        check_labels(labels, 2 if width == 1 else width)  # a single output tells two classes apart
+    except InputError as error:
+        hint = "; for regression give floats: labels.astype('float32')" if width == 1 else ""
+        raise InputError(f"{error}{hint}") from None
 
 
 def _with_loss(loss: Loss, metrics: Mapping[str, Metric] | None) -> dict[str, Metric]:

@@ -36,10 +36,20 @@ class Metric(NamedTuple):
 
 
 def mean(values: Callable[[Array, Array], Array]) -> Metric:
-    """The weighted mean of a per-example function `(outputs [B,K], labels) -> [B]`, a loss for instance."""
+    """The weighted mean of a per-example function `(outputs [B,K], labels) -> [B]`, a loss for instance.
+
+    Raises:
+      InputError: when the metric is taken, the values have another shape.
+    """
 
     def update(outputs: Array, labels: Array, weights: Array) -> tuple[Array, Array]:
-        return (values(outputs, labels) * weights).sum(), weights.sum()
+        each = values(outputs, labels)
+        if jnp.shape(each) != weights.shape:  # [B,1] times [B] would be [B,B]
+            raise InputError(
+                f"a loss gives one number for each example, {list(weights.shape)}, and this one gives "
+                f"{list(jnp.shape(each))}: drop the last axis (y[:, 0]), or take the mean over it"
+            )
+        return (each * weights).sum(), weights.sum()
 
     def compute(sums: tuple[Any, Any]) -> float:
         total, weight = sums

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from numbers import Real
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, get_args
 
 import jax
 import jax.numpy as jnp
@@ -167,9 +167,18 @@ class Phase:
         if isinstance(self.schedule, str) and self.schedule not in SCHEDULES:
             known = nearest(self.schedule, SCHEDULES)
             raise InputError(f"phase {self.name!r}: no schedule is called {self.schedule!r}{known}")
+        if self.batch_stats not in (known_stats := get_args(BatchStats)):
+            known = nearest(str(self.batch_stats), known_stats)
+            raise InputError(f"phase {self.name!r}: batch_stats cannot be {self.batch_stats!r}{known}")
+        if not isinstance(self.accumulate, int) or self.accumulate < 1:
+            raise InputError(f"phase {self.name!r}: accumulate is a number of batches, 1 or more; got {self.accumulate}")
         make_schedule(self, self.epochs * 10**9)  # raises where a duration is wrong for epochs of any length
-        if self.accumulate < 1:
-            raise InputError(f"phase {self.name!r}: accumulate is at least 1 batch, got {self.accumulate}")
+        if not self.weight_decay >= 0:
+            raise InputError(f"phase {self.name!r}: weight_decay cannot be negative, got {self.weight_decay}")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise InputError(
+                f"phase {self.name!r}: clip_norm is above 0, or None for no clipping; got {self.clip_norm}"
+            )
         if self.ema is not None and not 0 <= self.ema < 1:
             raise InputError(f"phase {self.name!r}: ema is a share, from 0 up to 1, got {self.ema}")
         if self.views is not None and self.views < 0:
@@ -218,8 +227,13 @@ def make_schedule(phase: Phase, total: int) -> optax.Schedule:
       total: steps in all the phase's epochs. A step is a batch, with accumulation too.
 
     Raises:
-      InputError: a duration is longer than the phase, or none.
+      InputError: a duration is longer than the phase, or none, or an update takes more batches than there are.
     """
+    if phase.accumulate > total:
+        raise InputError(
+            f"phase {phase.name!r}: accumulate={phase.accumulate} batches make an update, and it has only {total}: "
+            "nothing would be trained"
+        )
     rate = phase.learning_rate
     kind = SCHEDULES[phase.schedule]() if isinstance(phase.schedule, str) else phase.schedule
 

@@ -18,6 +18,7 @@ from jaxdl.optim import Phase
 
 SMOOTHING = 3.0  # steps; the width of the Gaussian that the losses are smoothed with, which does not lag behind them
 DIVERGED = 4.0  # a sweep is read up to where the loss passes this many times its lowest value
+AHEAD = 7  # steps whose median tells where that is
 
 
 @dataclass(frozen=True)
@@ -168,9 +169,12 @@ def _rows(count: int, batch_size: int, steps: int, seed: int) -> tuple[np.ndarra
 
 def _smoothed(raw: np.ndarray) -> np.ndarray:
     """The losses without their noise, and NaN from where the training has diverged."""
-    lowest = np.minimum.accumulate(raw)  # NaN from the first one on
-    diverged = ~np.isfinite(lowest) | (raw > DIVERGED * lowest)
-    end = int(np.argmax(diverged)) if diverged.any() else len(raw)
+    finite = np.append(np.isfinite(raw), False)
+    end = int(np.argmin(finite))
+    # A batch that is hard, or easy, by chance moves no median; and what comes after the end does not blur it.
+    typical = np.array([np.median(raw[n : min(n + AHEAD, end)]) for n in range(end)])
+    diverged = np.append(typical > DIVERGED * np.minimum.accumulate(typical), True)
+    end = int(np.argmax(diverged))
     steps = np.arange(len(raw))
     near = np.exp(-0.5 * ((steps[:end, None] - steps[None, :end]) / SMOOTHING) ** 2)  # [end,end]
     smooth = np.full(len(raw), np.nan)

@@ -161,7 +161,8 @@ def make_train_step(
                 batch_stats=batch_stats,
                 axis_name=axis_name,
             )
-            return loss_scale * (each(outputs, labels) * weights).sum() / total_weight, (outputs, model_state)
+            total, _ = mean(each).update(outputs, labels, weights)
+            return loss_scale * total / total_weight, (outputs, model_state)
 
         grads, (outputs, model_state) = jax.grad(objective, has_aux=True)(moving)
         grads = over_all(grads)
@@ -261,13 +262,23 @@ def make_epoch(step: TrainStep) -> Callable[[TrainState, Batch, Array, Array], t
       steps one by one.
     """
 
+    step = jax.jit(step, inline=True)  # traced once, although `eval_shape` and `scan` both ask
+
     def epoch(state: TrainState, data: Batch, indices: Array, weights: Array) -> tuple[TrainState, Sums]:
-        def body(state: TrainState, rows: tuple[Array, Array]) -> tuple[TrainState, Sums]:
+        def on(state: TrainState, rows: tuple[Array, Array]) -> tuple[TrainState, Sums]:
             batch = jax.tree.map(lambda array: array[rows[0]], dict(data))  # gathered as uint8, [B,…]
             return step(state, {**batch, "weight": rows[1]})
 
-        state, sums = lax.scan(body, state, (indices, weights))
-        return state, jax.tree.map(lambda leaf: leaf.sum(0), sums)
+        def body(carry: tuple[TrainState, Sums], rows: tuple[Array, Array]) -> tuple[tuple[TrainState, Sums], Sums]:
+            state, sums = on(carry[0], rows)
+            totals = jax.tree.map(lambda total, leaf: total + leaf if leaf.ndim > 1 else total, carry[1], sums)
+            return (state, totals), jax.tree.map(lambda leaf: jnp.zeros(()) if leaf.ndim > 1 else leaf, sums)
+
+        # Matrices are added up on the way: those of `metrics.roc_auc` are megabytes, and would be kept of every step.
+        like = jax.eval_shape(on, state, (indices[0], weights[0]))[1]
+        none = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape if leaf.ndim > 1 else (), leaf.dtype), like)
+        (state, totals), each = lax.scan(body, (state, none), (indices, weights))
+        return state, jax.tree.map(lambda total, leaves: total if total.ndim else leaves.sum(0), totals, each)
 
     return epoch
 

@@ -94,6 +94,16 @@ def test_a_changed_file_is_decoded_again(folder, tmp_path):
     assert len(list((tmp_path / "cache").iterdir())) == 2
 
 
+@pytest.mark.parametrize("package", ["jaxdl", "opencv-python-headless", "simplejpeg", "pillow"])
+def test_images_are_decoded_again_by_other_decoders(package, folder, tmp_path, monkeypatch):
+    fingerprint, version = folder.fingerprint(), sys.modules["jaxdl.data.sources"].version
+    data.decoded(folder, tmp_path / "cache")
+    monkeypatch.setattr("jaxdl.data.sources.version", lambda name: version(name) + "+1" * (name == package))
+    data.decoded(folder, tmp_path / "cache")
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+    assert folder.fingerprint() == fingerprint
+
+
 def test_a_file_that_vanishes_is_an_error_and_leaves_nothing_half_done(folder, tmp_path):
     epoch = data.batches(folder, 2, seed=0)
     next(epoch)

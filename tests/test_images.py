@@ -137,3 +137,27 @@ def test_a_missing_file_and_a_wrong_array():
         decode("nowhere.png")
     with pytest.raises(InputError, match="uint8"):
         Preprocessing(8).resize(np.zeros((4, 4, 3), np.float32))
+
+
+def test_a_png_may_end_anywhere():
+    content = make_bad_images.saved(pixels(4, 4), "PNG")
+    for length in range(len(content)):
+        with pytest.raises(BadImage):
+            decode(content[:length])
+    np.testing.assert_array_equal(decode(content), pixels(4, 4))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"interpolation": "bicubik"}, "no interpolation is called 'bicubik'; the nearest: bicubic"),
+        ({"mean": (0.0,)}, "a number for each channel"),
+        ({"std": (1.0, 1.0)}, "a number for each channel"),
+        ({"mean": (), "std": ()}, "a number for each channel"),
+        ({"std": (1.0, 0.0, 1.0)}, "above 0"),
+        ({"mean": (0.0,), "std": (float("nan"),)}, "above 0"),
+    ],
+)
+def test_impossible_preprocessing(wrong, said):
+    with pytest.raises(InputError, match=said):
+        Preprocessing(8, **wrong)

@@ -195,6 +195,14 @@ def test_what_cannot_be_trained():
     for wrong in ((), 5, [1e-3]):
         with pytest.raises(InputError, match="no phase"):
             jaxdl.fit(model, blobs(), phases=wrong)
+    ages = data.from_arrays(np.ones((6, 2)), np.arange(20, 26))
+    with pytest.raises(InputError, match="label 20 of example 0 .*; for regression give floats"):
+        jaxdl.fit(models.create("neuron", 1), ages, phases=Phase(1, 0.1), loss=losses.binary_cross_entropy)
+    shares = data.from_arrays(np.ones((6, 2)), np.arange(6) % 2 / 1)
+    with pytest.raises(InputError, match="give metrics too"):
+        jaxdl.fit(models.create("neuron", 1), shares, phases=Phase(1, 0.1), loss=losses.binary_cross_entropy)
+    with pytest.raises(InputError, match="phase 'late': accumulate=9 .* only 2"):
+        jaxdl.fit(model, blobs(), phases=[Phase(1, 0.1), Phase(1, 0.1, "late", accumulate=9)], batch_size=20)
     with pytest.raises(InputError, match="callbacks are a list"):
         jaxdl.fit(model, blobs(), phases=Phase(1, 0.1), callbacks=print)
     with pytest.raises(InputError, match="batch_size='a'"):

@@ -359,6 +359,10 @@ def test_the_scale_grows_with_patience_and_has_ends(monkeypatch):
         ({"schedule": "cosin"}, "no schedule is called 'cosin'; the nearest: cosine"),
         ({"optimizer": "adamx"}, "no optimizer is called 'adamx'; the nearest: adam"),
         ({"accumulate": 0}, "accumulate"),
+        ({"accumulate": 2.5}, "accumulate"),
+        ({"batch_stats": "freeze"}, "batch_stats cannot be 'freeze'; the nearest: frozen"),
+        ({"weight_decay": -0.1}, "weight_decay"),
+        ({"clip_norm": 0.0}, "clip_norm"),
         ({"trainable": "head"}, "trainable"),
         ({"factors": (("head", 0.0),)}, "factor"),
         ({"ema": 1.0}, "ema"),
@@ -389,3 +393,10 @@ def test_steps_beyond_the_phase_are_told_when_they_are_known():
     assert float(optim.make_schedule(phase, 1000)(500)) == pytest.approx(0.1)
     with pytest.raises(InputError, match="phase 'head': warmup: '500st' is longer than the phase, which has 400st"):
         optim.make_schedule(phase, 400)
+
+
+def test_a_phase_makes_an_update_at_least():
+    phase = Phase(2, 0.1, accumulate=8, name="head")
+    optim.make_schedule(phase, 8)
+    with pytest.raises(InputError, match="phase 'head': accumulate=8 .* it has only 6: nothing would be trained"):
+        optim.make_schedule(phase, 6)

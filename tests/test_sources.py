@@ -79,6 +79,26 @@ def test_any_source_can_be_split_class_by_class(counts, share, seed):
         data.split(source, 1.0)
 
 
+@given(count=st.integers(2, 40), share=st.floats(0.01, 0.5), kind=st.sampled_from(["numbers", "targets", "heads"]))
+def test_where_there_are_no_classes_all_examples_are_split_together(count, share, kind):
+    numbers = np.linspace(0, 1, count)
+    labels = {"numbers": numbers, "targets": np.stack([numbers] * 2, 1), "heads": {"a": numbers, "b": [0] * count}}
+    source = data.from_arrays(np.arange(count)[:, None], labels[kind])
+    rest, part = data.split(source, share)
+    assert len(part) == max(1, round(share * count))
+    assert sorted([*rest.inputs[:, 0], *part.inputs[:, 0]]) == list(range(count))
+    with pytest.raises(InputError, match="classes are resampled"):
+        data.oversample(source)
+    with pytest.raises(InputError, match="the source has one example left"):
+        data.split(source.subset(np.arange(1)), share)
+
+
+def test_classes_without_examples_are_left_out():
+    source = data.from_arrays(np.arange(9)[:, None], [0, 2, 2] * 3)
+    assert np.bincount(data.split(source, 0.3)[1].labels).tolist() == [1, 0, 2]
+    assert np.bincount(data.oversample(source).labels).tolist() == [6, 0, 6]
+
+
 @given(counts=st.lists(st.integers(1, 30), min_size=2, max_size=4), seed=st.integers(0, 9))
 def test_classes_are_resampled_to_one_size(counts, seed):
     labels = np.repeat(np.arange(len(counts)), counts)
@@ -122,7 +142,11 @@ def test_bad_files_stop_everything_or_are_left_out_and_told(tmp_path):
         data.from_folder(tmp_path, PREPROCESSING)
     with pytest.raises(InputError, match="3 of 23 files .* cannot be read, more than 10%; the first: .*cut"):
         data.from_folder(tmp_path, PREPROCESSING, on_bad="skip")
+    (tmp_path / "b" / "notes.txt").unlink()
+    with pytest.raises(data.BadImage, match=r"no such image: .*gone\.jpg"):
+        data.from_folder(tmp_path, PREPROCESSING)
     (tmp_path / "b" / "gone.jpg").unlink()
+    (tmp_path / "b" / "notes.txt").write_text("hello")
     splits = data.from_folder(tmp_path, PREPROCESSING, on_bad="skip")
     assert [len(part) for part in splits] == [14, 2, 4]
     assert ["cut.png" in splits.train.skipped[0], "notes.txt" in splits.train.skipped[1]] == [True, True]
@@ -141,6 +165,7 @@ def test_the_fingerprint_moves_with_the_folder_and_changes_with_the_files(tmp_pa
 def test_what_systems_leave_behind_is_ignored(tmp_path):
     photos(tmp_path, {"a": 3, "b": 3})
     (tmp_path / ".git").mkdir()
+    photos(tmp_path / "a", {".thumbnails": 2, "more/.ipynb_checkpoints": 2})
     for name in (".DS_Store", "Thumbs.db", "._0.png"):
         (tmp_path / "a" / name).write_bytes(b"x")
     assert len(data.from_folder(tmp_path, PREPROCESSING, validation=0, test=0).train) == 6
@@ -154,6 +179,14 @@ def test_folders_that_cannot_be_used(tmp_path):
         data.from_folder(tmp_path / "photos", PREPROCESSING)
     with pytest.raises(InputError, match="only one, 'a'"):
         data.from_folder(photos(tmp_path / "one", {"a": 3}), PREPROCESSING)
+    for names, said in (
+        (("Train", "Test"), "rename Test to test, Train to train$"),
+        (("Training", "val"), "rename Training to train$"),
+        (("test", "val"), "belongs into a folder train$"),
+    ):
+        splits = photos(tmp_path / "-".join(names), {f"{name}/{kind}": 3 for name in names for kind in "ab"})
+        with pytest.raises(InputError, match=said):
+            data.from_folder(splits, PREPROCESSING)
     with pytest.raises(InputError, match="'b' is empty"):
         data.from_folder(photos(tmp_path / "empty", {"a": 3, "b": 0}), PREPROCESSING)
     with pytest.raises(InputError, match="at least two"):
@@ -179,7 +212,8 @@ def test_folders_that_cannot_be_used(tmp_path):
         (np.zeros((0, 2)), np.zeros(0, int), "no examples"),
         (np.zeros(3), [0, 1, 2], r"inputs are \[N,F\]"),
         (np.zeros((2, 2)), ["a", "b"], "labels are integers"),
-        (np.zeros((2, 2)), [0, -1], "label -1 of example 1 is out of range"),
+        (np.zeros((2, 2)), [0, -1], "label -1 of example 1 is out of range: .* from 0; for regression give floats"),
+        (np.zeros((2, 2)), [0, 250_000], "label 250000 of example 1 is out of range: .*; for regression give floats"),
     ],
 )
 def test_arrays_that_do_not_belong_together(inputs, labels, reason):

@@ -35,3 +35,16 @@ def test_a_folder_without_splits_or_without_images(tmp_path):
     (tmp_path / "a" / "bad.png").write_bytes(b"")
     found = data.survey(tmp_path)
     assert (found.counts, found.sizes, len(found.bad), found.images) == ({"all": {"a": 1}}, {}, 1, ())
+
+
+def test_what_cannot_be_opened_is_bad_and_splits_are_no_classes(tmp_path):
+    (tmp_path / "a").mkdir()
+    for name in ("0.png", "1.png"):
+        (tmp_path / "a" / name).symlink_to("nowhere")
+    found = data.survey(tmp_path)
+    assert all("no such image" in reason for reason in found.bad.values())
+    assert (len(found.bad), found.duplicates) == (2, ())
+    for name in ("Train", "Test"):
+        (tmp_path / "splits" / name / "a").mkdir(parents=True)
+    with pytest.raises(InputError, match="rename Test to test, Train to train"):
+        data.survey(tmp_path / "splits")

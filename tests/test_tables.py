@@ -112,6 +112,9 @@ def test_the_test_rows_may_be_given(chosen, numbers, tmp_path_factory):
     assert original_rows(test, preprocessing).tolist() == sorted(chosen)
     assert original_rows(train, preprocessing).tolist() == sorted(set(range(30)) - chosen)
     np.testing.assert_allclose(train.inputs.mean(0), 0, atol=1e-6)  # scaled by the training rows
+    for wrong in (np.arange(30) < 9, [0.5], np.array([True])):
+        with pytest.raises(InputError, match="numbers of rows, which are integers"):
+            data.from_csv(path, "b", test=wrong)
     for wrong in ([30], [-1], range(30), []):
         with pytest.raises(InputError, match="test rows have numbers from 0 to 29"):
             data.from_csv(path, "b", test=wrong)
@@ -176,6 +179,24 @@ def test_numbers_may_be_names_and_columns_dropped(tmp_path):
         row = preprocessing({"kind": kind, "same": 2.5})
         np.testing.assert_array_equal(row, [0, 0, 1, 0])  # a column of equal numbers is 0, not divided by 0
     np.testing.assert_array_equal(preprocessing({"kind": None, "same": 3.5}), [0, 0, 0, 1])
+
+
+@pytest.mark.parametrize("form", ["{}", "{}.0", "{}."])
+def test_whole_numbers_are_names_in_any_form(form, tmp_path):
+    rows = [(form.format(n % 3) if n % 7 else None, form.format(n % 2 + 1)) for n in range(30)]
+    path = write(tmp_path / "table.csv", rows, ("kind", "bought"))
+    *parts, preprocessing = data.from_csv(path, "bought", categorical=("kind",))
+    assert preprocessing.features == ("kind=0", "kind=1", "kind=2")
+    assert parts[0].classes == ("1", "2")
+    old = dataclasses.replace(  # as they were kept before
+        preprocessing, columns=(data.Categorical("kind", tuple(form.format(n) for n in range(3))),)
+    )
+    for kind in (2, 2.0, "2", "2.0", np.float32(2)):
+        for fitted in (preprocessing, old):
+            np.testing.assert_array_equal(fitted({"kind": kind}), [0, 0, 1])
+    other = write(tmp_path / "other.csv", [("1.0", "2"), ("1", "2.0")], ("kind", "bought"))
+    assert preprocessing.labelled(other).labels.tolist() == [1, 1]
+    np.testing.assert_array_equal(preprocessing(other), [[0, 1, 0]] * 2)
 
 
 @pytest.mark.parametrize("target", ["1", 1, -2])

@@ -11,7 +11,7 @@ from flax import linen as nn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxdl import augment, losses, models, optim, train, trees
+from jaxdl import augment, losses, metrics, models, optim, train, trees
 from jaxdl.errors import InputError
 
 
@@ -245,6 +245,34 @@ def test_an_epoch_in_one_program_is_its_steps_one_by_one(key):
     chex.assert_trees_all_close(scanned.params, stepped.params, rtol=1e-4, atol=1e-4)
     chex.assert_trees_all_close(scanned.model_state, stepped.model_state, rtol=1e-4, atol=1e-5)
     chex.assert_trees_all_close(sums, total, rtol=1e-5)
+
+
+def test_an_epoch_keeps_no_matrix_of_every_step(key):
+    optimizer, many = optax.sgd(0.1), {"roc_auc": metrics.roc_auc(), "mae": metrics.mean(lambda y, _: jnp.abs(y[:, 0]))}
+    step = train.make_train_step(MODEL, optimizer, normalize=normalize, metrics=many)
+    state, indices = train.init_state(VARIABLES, optimizer, key), np.arange(30).reshape(5, 6)
+    data = {"image": batch(30)["image"], "label": batch(30)["label"]}
+    arguments = (state, jax.device_put(data), indices, np.ones((5, 6), np.float32))
+    assert "f32[5,3,2,2048]" not in str(jax.make_jaxpr(train.make_epoch(step))(*arguments))
+    _, sums = jax.jit(train.make_epoch(step))(*arguments)
+    parts, compiled = [], jax.jit(step)
+    for rows in indices:
+        each = {name: array[rows] for name, array in data.items()}
+        state, part = compiled(state, {**each, "weight": np.ones(6, np.float32)})
+        parts.append(part)
+    chex.assert_trees_all_close(sums, jax.tree.map(np.float32, metrics.merge(parts)), rtol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(6, 1), (1,), ()])
+def test_a_loss_gives_one_number_for_each_example(shape, key):
+    def wrong(outputs, labels):
+        return jnp.zeros(shape) + outputs.mean()
+
+    state = train.init_state(VARIABLES, ADAMW, key)
+    with pytest.raises(InputError, match=r"one number for each example, \[6\], .* drop the last axis"):
+        train.make_train_step(MODEL, ADAMW, loss=wrong, normalize=normalize)(state, batch())
+    with pytest.raises(InputError, match="one number for each example"):
+        train.make_eval_step(MODEL, loss=wrong, normalize=normalize)(VARIABLES, batch())
 
 
 def test_evaluation_is_deterministic_and_predicts_the_same(key):

@@ -6,14 +6,16 @@ import math
 import stat
 import zlib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import cv2
 import numpy as np
 import simplejpeg
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from jaxdl.errors import InputError
+from jaxdl.errors import InputError, nearest
+
+Interpolation = Literal["nearest", "bilinear", "bicubic"]
 
 # What a folder of images is searched for.
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
@@ -101,6 +103,8 @@ def _check_png(content: bytes) -> None:
     """
     at, kind = len(PNG), b""
     while kind != b"IEND":
+        if len(content) < at + 12:  # a length, a kind and a checksum
+            raise BadImage("damaged image (it ends too early)")
         length, kind = int.from_bytes(content[at : at + 4], "big"), content[at + 4 : at + 8]
         end = at + 8 + length
         if zlib.crc32(content[at + 4 : end]) != int.from_bytes(content[end : end + 4] or b"\0", "big"):
@@ -138,7 +142,7 @@ class Preprocessing:
     """Height and width, in pixels, after the crop."""
     crop: float = 1.0
     """Side of the centre square that is kept, as a share of the shorter side."""
-    interpolation: Literal["nearest", "bilinear", "bicubic"] = "bicubic"
+    interpolation: Interpolation = "bicubic"
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)
     """Subtracted from each channel, on the scale 0 to 255; three channels are RGB, one is grayscale."""
     std: tuple[float, ...] = (255.0, 255.0, 255.0)
@@ -147,6 +151,15 @@ class Preprocessing:
     def __post_init__(self) -> None:
         if self.size < 1 or not 0 < self.crop <= 1:
             raise InputError(f"size is at least 1 and crop within 0 and 1; got size={self.size}, crop={self.crop}")
+        if self.interpolation not in (known := get_args(Interpolation)):
+            raise InputError(f"no interpolation is called {self.interpolation!r}{nearest(self.interpolation, known)}")
+        if not self.mean or len(self.mean) != len(self.std):
+            raise InputError(
+                "mean and std have a number for each channel, three for RGB and one for grayscale; "
+                f"got mean={self.mean}, std={self.std}"
+            )
+        if not all(0 < std < math.inf for std in self.std):
+            raise InputError(f"channels are divided by std, which is above 0; got {self.std}")
 
     def resize(self, image: Any) -> np.ndarray:
         """An image (a path, a file's contents, uint8 `[H,W]` or `[H,W,C]`, or Pillow's) to uint8 `[size,size,C]`.

@@ -6,6 +6,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, Self
@@ -20,8 +21,15 @@ Batch = dict[str, Any]
 """`{"image" | "features": [B,…], "label": [B], "weight": float32 [B]}`"""
 OnBad = Literal["error", "skip"]
 
+DECODERS = ("jaxdl", "opencv-python-headless", "simplejpeg", "pillow")  # what pixels depend on, beside the files
 IGNORED = {"thumbs.db", "desktop.ini"}  # and everything that begins with a dot: what systems leave in folders
+# Names of splits in any case, with what they are called here.
+SPLITS = {name: name for name in ("train", "validation", "valid", "val", "test")} | {
+    "training": "train",
+    "testing": "test",
+}
 BAD_SHARE = 0.1  # of a folder's files; where more are unreadable, something else is wrong than a few files
+MANY = 10_000  # classes without names; integers from here on are more likely prices or the like
 
 
 class Source(Protocol):
@@ -130,8 +138,9 @@ class Images:
         return self.preprocessing.size, self.preprocessing.size, len(self.preprocessing.mean)
 
     def digest(self) -> str:
-        """Of the files' contents and what is made of them, whatever their names and labels."""
-        digest = hashlib.sha256(repr(self.preprocessing).encode())
+        """Of the files' contents and what is made of them and by what, whatever their names and labels."""
+        by = {package: version(package) for package in DECODERS}
+        digest = hashlib.sha256(f"{self.preprocessing!r} {by}".encode())
         for item in self.items:
             content = item.read_bytes() if isinstance(item, Path) else item
             digest.update(hashlib.sha256(content).digest())
@@ -199,9 +208,23 @@ def from_arrays(inputs: Any, labels: Any, classes: Sequence[str] | None = None) 
     if numbers:
         _check_numbers("labels", labels)
         return Arrays(inputs, labels.astype(np.float32), tuple(classes or ()))
+    if classes is None:
+        _check_plausible(labels)
     names = tuple(map(str, range(int(labels.max()) + 1))) if classes is None else tuple(classes)
     check_labels(labels, len(names))
     return Arrays(inputs, labels.astype(np.int32), names)
+
+
+def _check_plausible(labels: np.ndarray) -> None:
+    """Raise InputError where integers without names of classes look like numbers that are to be predicted."""
+    if labels.min() < 0:
+        row, why = int(np.argmin(labels)), "classes are numbered from 0"
+    elif labels.max() >= max(MANY, 2 * len(labels)):
+        row, why = int(np.argmax(labels)), f"for {len(labels)} examples; if these are classes, give classes"
+    else:
+        return
+    hint = "for regression give floats: labels.astype('float32')"
+    raise InputError(f"label {labels[row]} of example {row} is out of range: {why}; {hint}")
 
 
 def _check_numbers(what: str, array: np.ndarray) -> None:
@@ -257,17 +280,17 @@ def from_folder(
     seeded shuffle. Classes are sorted by name. Warns of files whose content is in two of the splits.
 
     Args:
-      validation, test: shares between 0 and 1; 0 leaves that split empty (None).
+      validation, test: shares between 0 and 1, of validation of what the test leaves; 0 leaves that split empty (None).
       on_bad: what happens to files that are no images or damaged. "error": the first stops everything, foreign ones
-        here, damaged ones when they are decoded. "skip": all files are decoded here, and those that cannot be are left
-        out; `skipped` of each split says why.
+        and dangling links here, damaged ones when they are decoded. "skip": all files are decoded here, and those that
+        cannot be are left out; `skipped` of each split says why.
 
     Returns:
       `(train, validation, test)`, each an `Images` or None.
 
     Raises:
-      InputError: there is no such folder, or it has fewer than two classes, an empty class, or different classes in
-        its splits; or more than a tenth of its files would be skipped.
+      InputError: there is no such folder, or it has fewer than two classes, an empty class, different classes in its
+        splits, or splits of which none is called train; or more than a tenth of its files would be skipped.
     """
     path = Path(path)
     for name, share in (("validation", validation), ("test", test)):
@@ -278,6 +301,7 @@ def from_folder(
         beside = path.parent.iterdir() if path.parent.is_dir() else ()
         folders = [entry.name for entry in beside if entry.is_dir() and not entry.name.startswith(".")]
         raise InputError(f"there is no folder {path}{nearest(path.name, folders)}")
+    check_splits(path)
     root = path / "train" if (path / "train").is_dir() else path
     train = scan(root, preprocessing, on_bad=on_bad)
 
@@ -299,7 +323,8 @@ def split(source: Source, share: float, seed: int = 0) -> tuple[Any, Any]:
     """Take a share of the examples away from the rest, the same share of every class, by a seeded shuffle.
 
     Args:
-      source: with integer labels; at least one example of each class is taken, and at least one is left.
+      source: of each class that has examples at least one is taken, and at least one is left; where labels are no
+        classes, so it is with all examples together.
       share: between 0 and 1; `split(train, 0.1)[1]` is a tenth of the training data.
 
     Returns:
@@ -313,14 +338,12 @@ def split(source: Source, share: float, seed: int = 0) -> tuple[Any, Any]:
     check_seed(seed)
     order = np.random.default_rng(seed).permutation(len(source))
     taken = []
-    for label, name in enumerate(source.classes):
-        rows = order[source.labels[order] == label]
+    for label, rows in (_by_class(source, order) or {None: order}).items():
         count = max(1, round(share * len(rows)))
         if count >= len(rows):
+            what = "the source" if label is None else f"the class {source.classes[label]!r}"
             left = "one example left" if len(rows) == 1 else f"{len(rows)} examples"
-            raise InputError(
-                f"the class {name!r} has {left}; splitting {share:g} off needs at least two, or a smaller share"
-            )
+            raise InputError(f"{what} has {left}; splitting {share:g} off needs at least two, or a smaller share")
         taken.append(rows[:count])
     chosen = np.sort(np.concatenate(taken))
     return source.subset(np.setdiff1d(np.arange(len(source)), chosen)), source.subset(chosen)
@@ -334,6 +357,9 @@ def oversample(source: Source, seed: int = 0) -> Any:
 
     Args:
       source: with integer labels.
+
+    Raises:
+      InputError: the labels are no classes.
     """
     return _resampled(source, max, seed)
 
@@ -347,9 +373,19 @@ def undersample(source: Source, seed: int = 0) -> Any:
 def _resampled(source: Source, size: Callable[[np.ndarray], int], seed: int) -> Any:
     check_seed(seed)
     order = np.random.default_rng(seed).permutation(len(source))
-    classes = [rows for label in range(len(source.classes)) if len(rows := order[source.labels[order] == label])]
-    count = size(np.array([len(rows) for rows in classes]))
-    return source.subset(np.sort(np.concatenate([np.resize(rows, count) for rows in classes])))
+    classes = _by_class(source, order)
+    if classes is None:
+        raise InputError("classes are resampled, and these labels are none: they are numbers, or of several heads")
+    count = size(np.array([len(rows) for rows in classes.values()]))
+    return source.subset(np.sort(np.concatenate([np.resize(rows, count) for rows in classes.values()])))
+
+
+def _by_class(source: Source, order: np.ndarray) -> dict[int, np.ndarray] | None:
+    """The rows of each class that has any, in that order; None where the labels are no classes."""
+    labels = source.labels
+    if not source.classes or isinstance(labels, Mapping) or not np.issubdtype(labels.dtype, np.integer):
+        return None
+    return {label: order[labels[order] == label] for label in np.unique(labels).tolist()}
 
 
 def fingerprint(*sources: Source | None) -> str:
@@ -386,6 +422,8 @@ def scan(
         if foreign and on_bad == "error":
             raise InputError(f"{foreign[0]} is not an image file; move it away ({len(foreign)} such in {folder})")
         skipped += [f"{file}: not an image file" for file in foreign]
+        if on_bad == "error" and (gone := [file for file in images if not file.exists()]):
+            raise BadImage(f"no such image: {gone[0]}")
         if on_bad == "skip":
             reasons = problems(images, preprocessing)
             skipped += reasons.values()
@@ -402,14 +440,24 @@ def scan(
     return Images(items, np.array(labels, np.int32), classes, preprocessing, tuple(skipped))
 
 
+def check_splits(path: Path) -> None:
+    """Raise InputError where a folder has splits, but none to train on: they would be taken for classes."""
+    names = [folder.name for folder in class_folders(path)]
+    if not names or "train" in names or not all(name.lower() in SPLITS for name in names):
+        return
+    renamed = [f"{name} to {SPLITS[name.lower()]}" for name in names if name not in SPLITS.values()]
+    todo = f"rename {', '.join(renamed)}" if renamed else "what is trained on belongs into a folder train"
+    raise InputError(f"the folders of {path} are splits, not classes ({', '.join(names)}), and there is no train: {todo}")
+
+
 def class_folders(path: Path) -> list[Path]:
     """The folders in a folder, sorted by name, without what systems leave there."""
-    return sorted(entry for entry in path.iterdir() if entry.is_dir() and _kept(entry))
+    return sorted(entry for entry in path.iterdir() if entry.is_dir() and _kept(entry.name))
 
 
 def files(folder: Path) -> tuple[list[Path], list[Path]]:
     """The image files anywhere in a folder, and those of other kinds, sorted, without what systems leave there."""
-    entries = (entry for entry in folder.rglob("*") if _kept(entry))
+    entries = (entry for entry in folder.rglob("*") if all(map(_kept, entry.relative_to(folder).parts)))
     found = sorted(entry for entry in entries if entry.is_file() or (entry.is_symlink() and not entry.exists()))
     return [f for f in found if f.suffix.lower() in SUFFIXES], [f for f in found if f.suffix.lower() not in SUFFIXES]
 
@@ -430,8 +478,8 @@ def problems(images: Sequence[Path], preprocessing: Preprocessing) -> dict[Path,
 
 
 def duplicates(images: Iterable[Path]) -> list[list[Path]]:
-    """The files that have the same content as another, in groups."""
-    groups = [list(images)]
+    """The files that have the same content as another, in groups; what cannot be opened is in none."""
+    groups = [[file for file in images if os.access(file, os.R_OK)]]
     # Few files are read whole: most differ in size, or at the beginning.
     for key in (lambda file: file.stat().st_size, lambda file: _head(file), lambda file: _sha256(file.read_bytes())):
         groups = [same for group in groups for same in _grouped(group, key) if len(same) > 1]
@@ -473,8 +521,8 @@ def _head(file: Path) -> bytes:
         return stream.read(4096)
 
 
-def _kept(entry: Path) -> bool:
-    return not entry.name.startswith(".") and entry.name.lower() not in IGNORED
+def _kept(name: str) -> bool:
+    return not name.startswith(".") and name.lower() not in IGNORED
 
 
 def _sha256(content: bytes) -> str:

@@ -8,10 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from jaxdl.data.images import BadImage, decode
-from jaxdl.data.sources import class_folders, duplicates, files, workers
+from jaxdl.data.sources import SPLITS, check_splits, class_folders, duplicates, files, workers
 from jaxdl.errors import InputError
-
-SPLITS = ("train", "validation", "valid", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -38,12 +36,13 @@ def survey(path: str | Path) -> Survey:
     """Look at every image of a folder that has a folder for each class, inside `train/` and `test/` or not.
 
     Raises:
-      InputError: there is no such folder, or no image in it.
+      InputError: there is no such folder, or no image in it, or its folders are splits without one called train.
     """
     path = Path(path)
     if not path.is_dir():
         raise InputError(f"there is no folder {path}")
-    roots = {name: path / name for name in SPLITS if (path / name).is_dir()} or {"all": path}
+    check_splits(path)
+    roots = {name: path / name for name in SPLITS.values() if (path / name).is_dir()} or {"all": path}
     counts: dict[str, dict[str, int]] = {}
     images: list[tuple[str, Path]] = []
     foreign: list[str] = []

@@ -7,6 +7,7 @@ preprocessing({"age": 40, "smoker": "no", ...})  # float32 [F]
 import csv
 import io
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -168,8 +169,8 @@ def from_csv(
       scale: "standard" for mean 0 and standard deviation 1, "minmax" for 0 to 1, None for the numbers as they are. A
         target that is a number is scaled as well; `preprocessing.values` is the way back.
       header: whether the first line names the columns.
-      validation, test: shares of the rows, of each class where there are classes, chosen by a seeded shuffle; 0 leaves
-        that part empty (None). The test rows may be given instead, by their numbers from 0, as where a split is
+      validation, test: shares of the rows, of validation of those that the test leaves, and of each class where there
+        are classes, chosen by a seeded shuffle; 0 leaves that part empty (None). The test rows may be given instead, by their numbers from 0, as where a split is
         published.
 
     Returns:
@@ -212,9 +213,12 @@ def from_csv(
         if isinstance(test, int | float):
             rest, tested = split(rows, test, seed) if test else (rows, None)
         else:
-            given = np.isin(rows.inputs[:, 0], test)
+            numbers = np.asarray(test)
+            if numbers.size and not np.issubdtype(numbers.dtype, np.integer):
+                raise InputError(f"test is a share, or numbers of rows, which are integers; got {numbers.dtype}")
+            given = np.isin(rows.inputs[:, 0], numbers)
             rest, tested = rows.subset(~given), rows.subset(given)
-            if not 0 < len(tested) == len(np.unique(test)) < count:
+            if not 0 < len(tested) == len(np.unique(numbers)) < count:
                 raise InputError(f"test rows have numbers from 0 to {count - 1}, and some are left to train on")
         rest, held = split(rest, validation, seed + 1) if validation else (rest, None)
     except InputError as error:
@@ -334,6 +338,11 @@ def _number(text: str) -> float | None:
         return None
 
 
+def _category(text: str) -> str:
+    """A category as it is named: 1 where the file has 1.0, as pandas writes whole numbers beside missing ones."""
+    return re.sub(r"^(-?\d+)\.0*$", r"\1", text)
+
+
 def _texts(table: _Table, name: str) -> list[str]:
     if name not in table.columns:
         raise InputError(f"{table.name} has no column {name!r}{nearest(name, table.columns)}")
@@ -377,7 +386,7 @@ def _ordered(texts: set[str]) -> tuple[str, ...]:
 def _classes(table: _Table, target: str, task: Task | None) -> Categorical | None:
     """The target with its classes; None where it is a number that is to be predicted."""
     texts = _target(table, target)
-    values = set(texts)
+    values = set(map(_category, texts))
     if len(values) < 2:
         raise InputError(f"{table.name}: the target {target!r} is {texts[0]!r} in every row")
     if task is None and _is_numeric(table, target):
@@ -407,7 +416,7 @@ def _fit_numeric(table: _Table, name: str, rows: np.ndarray, scale: Scale | None
 
 
 def _fit_categorical(table: _Table, name: str, rows: np.ndarray) -> Categorical:
-    texts = {table.columns[name][row] for row in rows}
+    texts = {_category(table.columns[name][row]) for row in rows}
     categories = _ordered({text for text in texts if not _missing(text)})
     if not categories:
         raise InputError(f"{table.name}: column {name!r} has no value in the training rows; drop it")
@@ -440,11 +449,11 @@ def _scaled(column: Numeric, table: _Table) -> np.ndarray:
 
 def _one_hot(column: Categorical, table: _Table, strict: bool) -> np.ndarray:
     """Float32 `[N,K]`."""
-    known = {text: n for n, text in enumerate(column.categories)}
+    known = {_category(text): n for n, text in enumerate(column.categories)}
     hot = np.zeros((len(_texts(table, column.name)), len(known)), np.float32)
     for row, text in enumerate(table.columns[column.name]):
-        if text in known:
-            hot[row, known[text]] = 1
+        if (name := _category(text)) in known:
+            hot[row, known[name]] = 1
         elif strict and not _missing(text):
             raise InputError(
                 f"{table.where(row)}, column {column.name!r}: no training row has {text!r}"
@@ -458,11 +467,11 @@ def _labels(target: Column, table: _Table) -> np.ndarray:
     texts = _target(table, target.name)
     if isinstance(target, Numeric):
         return _scaled(target, table)
-    known = {text: n for n, text in enumerate(target.categories)}
+    known = {_category(text): n for n, text in enumerate(target.categories)}
     for row, text in enumerate(texts):
-        if text not in known:
+        if _category(text) not in known:
             raise InputError(f"{table.where(row)}: {target.name!r} has no class {text!r}{nearest(text, known)}")
-    return np.array([known[text] for text in texts], np.int32)
+    return np.array([known[_category(text)] for text in texts], np.int32)
 
 
 def _arrays(features: np.ndarray, labels: np.ndarray, target: Column) -> Arrays:
