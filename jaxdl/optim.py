@@ -171,7 +171,9 @@ class Phase:
             known = nearest(str(self.batch_stats), known_stats)
             raise InputError(f"phase {self.name!r}: batch_stats cannot be {self.batch_stats!r}{known}")
         if not isinstance(self.accumulate, int) or self.accumulate < 1:
-            raise InputError(f"phase {self.name!r}: accumulate is a number of batches, 1 or more; got {self.accumulate}")
+            raise InputError(
+                f"phase {self.name!r}: accumulate is a number of batches, 1 or more; got {self.accumulate}"
+            )
         make_schedule(self, self.epochs * 10**9)  # raises where a duration is wrong for epochs of any length
         if not self.weight_decay >= 0:
             raise InputError(f"phase {self.name!r}: weight_decay cannot be negative, got {self.weight_decay}")

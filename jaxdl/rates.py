@@ -18,7 +18,7 @@ from jaxdl.optim import Phase
 
 SMOOTHING = 3.0  # steps; the width of the Gaussian that the losses are smoothed with, which does not lag behind them
 DIVERGED = 4.0  # a sweep is read up to where the loss passes this many times its lowest value
-AHEAD = 7  # steps whose median tells where that is
+LASTING = 7  # steps: so many above that, all of them, after as many below, so that no noise is taken for it
 
 
 @dataclass(frozen=True)
@@ -171,9 +171,9 @@ def _smoothed(raw: np.ndarray) -> np.ndarray:
     """The losses without their noise, and NaN from where the training has diverged."""
     finite = np.append(np.isfinite(raw), False)
     end = int(np.argmin(finite))
-    # A batch that is hard, or easy, by chance moves no median; and what comes after the end does not blur it.
-    typical = np.array([np.median(raw[n : min(n + AHEAD, end)]) for n in range(end)])
-    diverged = np.append(typical > DIVERGED * np.minimum.accumulate(typical), True)
+    after = np.array([raw[n : min(n + LASTING, end)].min() for n in range(end)])
+    before = np.array([raw[n - LASTING : n].max() if n >= LASTING else np.inf for n in range(end)])
+    diverged = np.append(after > DIVERGED * np.minimum.accumulate(before), True)
     end = int(np.argmax(diverged))
     steps = np.arange(len(raw))
     near = np.exp(-0.5 * ((steps[:end, None] - steps[None, :end]) / SMOOTHING) ** 2)  # [end,end]

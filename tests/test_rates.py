@@ -97,17 +97,18 @@ def test_impossible_searches():
         rates.grid(stage, HEAD, [0.1, 0.2], batch_size=8)
 
 
-@pytest.mark.parametrize("spread", [0.3, 1.0])
-def test_noise_is_no_divergence(spread):
-    """Of a trained network, most batches have next to no loss and a few have much."""
+@pytest.mark.parametrize("mistakes", [0.1, 0.5, 1.0])
+@pytest.mark.parametrize("spread", [0.1, 1.0])
+def test_noise_is_no_divergence(mistakes, spread):
+    """Of a trained network, a batch has next to no loss but for the examples that it gets wrong."""
     rates_ = np.geomspace(1e-6, 1, 100)
     for seed in range(20):
-        raw = 0.05 * np.exp(spread * np.random.default_rng(seed).normal(size=100))
-        assert (raw > 4 * np.minimum.accumulate(raw)).any() or spread < 1
-        assert np.isfinite(rates._smoothed(raw)).all()
+        draw = np.random.default_rng(seed)
+        raw = 0.01 * np.exp(spread * draw.normal(size=100)) + draw.poisson(mistakes, 100) * 2 / 32
+        assert (raw > rates.DIVERGED * np.minimum.accumulate(raw))[:90].any()
+        assert np.isfinite(rates._smoothed(raw)[: -rates.LASTING]).all()
         exploded = np.where(rates_ > 1e-2, 1e30, raw)
         exploded[rates_ > 0.1] = np.nan
-        smooth = rates._smoothed(exploded)
-        assert np.isnan(smooth[rates_ > 1e-2]).all()
-        assert np.isfinite(smooth[rates_ < 5e-3]).all()
-        assert np.nanmax(smooth) < 1
+        smooth, end = rates._smoothed(exploded), int((rates_ <= 1e-2).sum())
+        assert np.isfinite(smooth[: end - rates.LASTING]).all()
+        assert np.isnan(smooth[end:]).all()

@@ -338,10 +338,10 @@ def split(source: Source, share: float, seed: int = 0) -> tuple[Any, Any]:
     check_seed(seed)
     order = np.random.default_rng(seed).permutation(len(source))
     taken = []
-    for label, rows in (_by_class(source, order) or {None: order}).items():
+    for label, rows in (_by_class(source, order) or {-1: order}).items():
         count = max(1, round(share * len(rows)))
         if count >= len(rows):
-            what = "the source" if label is None else f"the class {source.classes[label]!r}"
+            what = "the source" if label < 0 else f"the class {source.classes[label]!r}"
             left = "one example left" if len(rows) == 1 else f"{len(rows)} examples"
             raise InputError(f"{what} has {left}; splitting {share:g} off needs at least two, or a smaller share")
         taken.append(rows[:count])
@@ -447,7 +447,10 @@ def check_splits(path: Path) -> None:
         return
     renamed = [f"{name} to {SPLITS[name.lower()]}" for name in names if name not in SPLITS.values()]
     todo = f"rename {', '.join(renamed)}" if renamed else "what is trained on belongs into a folder train"
-    raise InputError(f"the folders of {path} are splits, not classes ({', '.join(names)}), and there is no train: {todo}")
+    found = ", ".join(names)
+    raise InputError(
+        f"the folders of {path} are splits, not classes ({found}), and there is no train: {todo}"
+    )
 
 
 def class_folders(path: Path) -> list[Path]:

@@ -170,8 +170,8 @@ def from_csv(
         target that is a number is scaled as well; `preprocessing.values` is the way back.
       header: whether the first line names the columns.
       validation, test: shares of the rows, of validation of those that the test leaves, and of each class where there
-        are classes, chosen by a seeded shuffle; 0 leaves that part empty (None). The test rows may be given instead, by their numbers from 0, as where a split is
-        published.
+        are classes, chosen by a seeded shuffle; 0 leaves that part empty (None). The test rows may be given instead, by
+        their numbers from 0, as where a split is published.
 
     Returns:
       `(train, validation, test, preprocessing)`: features float32 `[N,F]`, and labels int32 `[N]` of the classes
