@@ -18,7 +18,7 @@ from jaxdl.optim import Phase
 
 SMOOTHING = 3.0  # steps; the width of the Gaussian that the losses are smoothed with, which does not lag behind them
 DIVERGED = 4.0  # a sweep is read up to where the loss passes this many times its lowest value
-LASTING = 7  # steps: so many above that, all of them, after as many below, so that no noise is taken for it
+LASTING = 10  # steps: so many above that, all of them, after as many below, so that no noise is taken for it
 
 
 @dataclass(frozen=True)

@@ -448,9 +448,7 @@ def check_splits(path: Path) -> None:
     renamed = [f"{name} to {SPLITS[name.lower()]}" for name in names if name not in SPLITS.values()]
     todo = f"rename {', '.join(renamed)}" if renamed else "what is trained on belongs into a folder train"
     found = ", ".join(names)
-    raise InputError(
-        f"the folders of {path} are splits, not classes ({found}), and there is no train: {todo}"
-    )
+    raise InputError(f"the folders of {path} are splits, not classes ({found}), and there is no train: {todo}")
 
 
 def class_folders(path: Path) -> list[Path]:
