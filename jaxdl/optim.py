@@ -172,7 +172,7 @@ class Phase:
             raise InputError(f"phase {self.name!r}: batch_stats cannot be {self.batch_stats!r}{known}")
         if not isinstance(self.accumulate, int) or self.accumulate < 1:
             raise InputError(
-                f"phase {self.name!r}: accumulate is a number of batches, 1 or more; got {self.accumulate}"
+                f"phase {self.name!r}: accumulate is at least 1 batch, in whole ones; got {self.accumulate}"
             )
         make_schedule(self, self.epochs * 10**9)  # raises where a duration is wrong for epochs of any length
         if not self.weight_decay >= 0:
