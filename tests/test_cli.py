@@ -418,13 +418,13 @@ def test_mistakes_get_one_line_and_exit_code_2(arguments, reason, photos, capsys
 def test_only_a_training_is_said_to_go_on(command, capsys, monkeypatch):
     class Stopped:
         def run(self):
-            raise Interrupted(signal.SIGINT, "stopped")
+            raise Interrupted(signal.SIGINT, "stopped; what is done is kept")
 
     monkeypatch.setattr(cli, "_parse", lambda arguments: Stopped())
     with pytest.raises(SystemExit) as stop:
         cli.main([command, "photos"])
     assert stop.value.code == 128 + signal.SIGINT
-    hint = "" if command == "lr-find" else f": jaxdl {command} photos --resume"
+    hint = "" if command == "lr-find" else f"; what is done is kept: jaxdl {command} photos --resume"
     assert capsys.readouterr().err == f"jaxdl: stopped{hint}\n"
 
 

@@ -64,8 +64,8 @@ def _main(arguments: list[str]) -> None:
         sys.exit(2)
     except Interrupted as told:
         again = arguments if "--resume" in arguments else [*arguments, "--resume"]
-        how = f": {shlex.join(['jaxdl', *again])}" if arguments[0] in ("train", "fine-tune") else ""
-        print(f"jaxdl: {told}{how}", file=sys.stderr)
+        keeps = arguments[0] in ("train", "fine-tune")  # the others train in passing
+        print(f"jaxdl: {told}: {shlex.join(['jaxdl', *again])}" if keeps else "jaxdl: stopped", file=sys.stderr)
         sys.exit(128 + told.signal)
     except KeyboardInterrupt:
         print("jaxdl: stopped", file=sys.stderr)
