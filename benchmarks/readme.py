@@ -80,14 +80,15 @@ def faults(record: dict[str, Any]) -> list[str]:
 def costs(record: dict[str, Any]) -> list[str]:
     """What checkpoints add to the time of training."""
     lines = [f"What checkpoints add to the time of training (`{record['command']}`; median and quartiles):", ""]
-    lines += ["| | a checkpoint | wall time | processor's time |", "|---|---|---|---|"]
+    lines += ["| | a checkpoint | a save by itself | wall time | processor's time |", "|---|---|---|---|---|"]
     for row in record["costs"]:
         cells = []
         for clock in ("", "processor_"):
             cost = {name: f"{100 * row[f'{clock}cost'][name]:+.1f}" for name in ("median", "q25", "q75")}
             seconds = row[f"{clock}without"]["median"]
             cells.append(f"{cost['median']} % ({cost['q25']} to {cost['q75']}) of {seconds:.1f} s")
-        lines.append(f"| {row['what']} | {row['megabytes']:.1f} MB | {' | '.join(cells)} |")
+        alone = f"{row['alone']['median']:.2f} s"
+        lines.append(f"| {row['what']} | {row['megabytes']:.1f} MB | {alone} | {' | '.join(cells)} |")
     loads = ", ".join(f"{row['load']:.0f}" for row in record["costs"])
     return [*lines, "", f"{where(record)}; load {loads}."]
 
