@@ -296,8 +296,16 @@ def test_other_versions_and_devices_are_told(tmp_path, monkeypatch):
         fit(Phase(1, 0.1), resume=tmp_path)
 
 
+@pytest.fixture
+def restored_signals():
+    """Ctrl-C as it is on a terminal; what runs in the background of a shell ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_between_phases_waits_for_what_is_being_written(number, tmp_path):
+def test_a_signal_between_phases_waits_for_what_is_being_written(number, tmp_path, restored_signals):
     def stop(event):
         if event.number == 1:
             os.kill(os.getpid(), number)
