@@ -19,6 +19,7 @@ from jaxdl.augment import Augmentation, Mixed, unmixed
 from jaxdl.errors import InputError
 from jaxdl.losses import Loss
 from jaxdl.metrics import Metric, accuracy, mean
+from jaxdl.ops import all_finite
 
 Batch = Mapping[str, Any]
 Sums = dict[str, Any]
@@ -178,17 +179,15 @@ def make_train_step(
         figures = {"loss": mean(each), **metrics}
         sums = over_all({name: metric.update(outputs, labels, weights) for name, metric in figures.items()})
         # A scaled loss may overflow: the optimizer leaves that batch out.
-        right = [jnp.isfinite(sums["loss"][0])] + [
-            (jnp.isfinite(gradient).all() | (loss_scale > 1)) & jnp.isfinite(parameter).all()
-            for gradient, parameter in zip(jax.tree.leaves(grads), jax.tree.leaves(moved_to), strict=True)
-        ]
-        good = jnp.stack(right).all()
+        each_right = (all_finite(jax.tree.leaves(grads)) | (loss_scale > 1)) & all_finite(jax.tree.leaves(moved_to))
+        right = jnp.append(jnp.isfinite(sums["loss"][0]), each_right)  # [1+P]
+        good = right.all()
         if skip:
             after, before = (moved_to, model_state, opt_state, average), (moving, state.model_state, state.opt_state)
             kept = jax.tree.map(partial(jnp.where, good), after, (*before, state.average))
             moved_to, model_state, opt_state, average = kept
             sums = jax.tree.map(lambda leaf: jnp.where(good, leaf, 0), sums)
-        sums["finite"] = jnp.stack([good, *right]).astype(jnp.float32)
+        sums["finite"] = jnp.append(good, right).astype(jnp.float32)
         params = trees.join(moved_to, still)
         return TrainState(state.step + 1, params, model_state, opt_state, state.key, average), sums
 

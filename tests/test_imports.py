@@ -21,7 +21,7 @@ ALLOWED = {
     "losses": {"errors"},
     "metrics": {"losses", "errors"},
     "optim": {"trees", "models", "errors"},
-    "train": {"trees", "models", "augment", "losses", "metrics", "errors"},
+    "train": {"trees", "ops", "models", "augment", "losses", "metrics", "errors"},
     "parallel": {"errors"},
     "transfer": {"trees", "models", "optim", "errors"},
     "features": {"trees", "models", "data", "augment", "optim", "train", "parallel", "errors"},
