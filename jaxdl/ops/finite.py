@@ -1,5 +1,5 @@
-"""Whether arrays are numbers all through. XLA's reduction on a CPU takes one element at a time. A product of a matrix and
-a vector takes as many as the processor does, and is no number wherever an element is none."""
+"""Whether arrays are numbers all through. XLA's reduction on a CPU takes one element at a time. A product of a matrix
+and a vector takes as many as the processor does, and is no number wherever an element is none."""
 
 from collections.abc import Sequence
 
