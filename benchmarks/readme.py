@@ -21,7 +21,7 @@ HEADLINES = {
     "inference EfficientNet-B0, batch 16 @224, float32": "efficientnet",
     "20 epochs of feature extraction, extraction included, 128 images @128 (n = 3)": "transfer",
     "an epoch of TinyVGG, 1,600 images of 64×64×3, batch 32": "cnn",
-    "an epoch of fit with checkpoints, logs, early stopping and plateaus; dense net, 60,000 images, batch 32": "loop",
+    "an epoch of fit with logs, early stopping and default checkpoints; dense net, 60,000 images, batch 32": "loop",
 }
 """The rows for the repository's README, and the records that they are in."""
 
