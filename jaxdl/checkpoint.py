@@ -158,7 +158,8 @@ def _end() -> None:
 # Ahead of the end of all thread pools, which orbax needs to write; what `atexit` registers comes after it, and so does
 # waiting for threads. Python has no public hook as early; types know public names only.
 threading._register_atexit(_end)  # type: ignore[attr-defined]
-os.register_at_fork(after_in_child=_unfinished.clear)  # the threads that write are the parent's
+if sys.platform != "win32":  # which has no fork
+    os.register_at_fork(after_in_child=_unfinished.clear)  # the threads that write are the parent's
 
 
 _copied = jax.jit(jnp.copy)  # compiled, as for a key it takes a tenth of the time

@@ -262,10 +262,10 @@ def make_schedule(phase: Phase, total: int) -> optax.Schedule:
         case Step():
             # In whole numbers: XLA divides by multiplying with an inverse, and a step's floor may then be one too low.
             every = max(1, length("every", kind.every))
-            falling = lambda n: rate * kind.factor ** ((n + warm) // every)  # noqa: E731
+            falling = lambda n: rate * kind.factor ** ((n + warm) // every)  # noqa: E731  # a line, as for the others
         case Exponential():
             every = max(1, length("every", kind.every))
-            falling = lambda n: rate * kind.factor ** (n / every)  # noqa: E731
+            falling = lambda n: rate * kind.factor ** (n / every)  # noqa: E731  # a line, as for the others
         case OneCycle():
             falling = optax.cosine_decay_schedule(rate, left, CYCLE_END)
     return falling if rising is None else optax.join_schedules([rising, falling], [warm])

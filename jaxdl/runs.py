@@ -91,7 +91,7 @@ class Run:
             except ValueError:
                 warnings.warn(f"{path} is damaged from line {n} on, which is left out", stacklevel=2)
                 break
-            if row not in rows:  # damage may have made one line two
+            if row not in rows[-1:]:  # damage may have made one line two, and then the last comes again
                 rows.append(row)
         return rows
 
