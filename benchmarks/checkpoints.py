@@ -62,9 +62,9 @@ def digits(watch: callbacks.Callback) -> Any:
 
 WORKS = (
     Work(
-        "fine-tuning EfficientNet-Lite0 @224, 1,024 images, every epoch kept", partial(fine_tuning, count=1024), 2, 3, 0
+        "fine-tuning EfficientNet-Lite0 @224, 1,024 images, every epoch kept", partial(fine_tuning, count=1024), 4, 5, 0
     ),
-    Work("the same with 256 images, kept as often as it is by default", partial(fine_tuning, count=256), 12, 3),
+    Work("the same with 256 images, kept as often as it is by default", partial(fine_tuning, count=256), 12, 5),
     Work("a dense net on 1,797 digits, epochs of some milliseconds, by default", digits, 2000, 3),
 )
 

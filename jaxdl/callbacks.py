@@ -246,7 +246,9 @@ class ModelCheckpoint:
             state = event.state if due else checkpoint.copied(event.state)
             best = self._best["step"] if self._best else None
             self._waiting = {n: waiting for n, waiting in self._waiting.items() if n == best}
-            self._waiting[step] = {"state": state, "best": event.best, "place": event.place}
+            best_row = History(event.history[event.begun :]).best(event.training.monitor)
+            is_best = best_row is not None and best_row["step"] == step  # `fit` finds it in the state then
+            self._waiting[step] = {"state": state, "best": None if is_best else event.best, "place": event.place}
         try:
             if due:
                 self._save()

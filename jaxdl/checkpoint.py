@@ -9,6 +9,7 @@ import concurrent.futures
 import hashlib
 import json
 import logging
+import math
 import os
 import platform
 import re
@@ -17,7 +18,7 @@ import sys
 import threading
 import time
 import warnings
-from collections import deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -195,10 +196,15 @@ def _write(path: Path, items: Mapping[str, Any], manifest: Mapping[str, Any], ke
     with _loops_closed():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            _orbax().save_checkpointables(draft, dict(items))
+            stored, starts = dict(items), dict[str, int]()
+            if "opt_state" in items:
+                stored["opt_state"], starts = _packed(items["opt_state"])
+            _orbax().save_checkpointables(draft, stored)
             arrays = {
                 f"{item}/{name}": _described(leaf) for item in items for name, leaf in _named(items[item]).items()
             }
+            for name, start in starts.items():
+                arrays[f"opt_state/{name}"]["start"] = start
             if parallel.first():
                 _finish(draft, path, {**manifest, "arrays": arrays})
         except Exception as error:  # orbax lets through whatever its backends raise
@@ -231,10 +237,54 @@ def _finish(draft: Path, path: Path, manifest: Mapping[str, Any]) -> None:
     _sync(path.parent)
 
 
+def _packed(tree: Any) -> tuple[Any, dict[str, int]]:
+    """The arrays of the host end to end, as one `[N]` for each type, and where in it each of them starts; what several
+    processes hold stays as it is. Orbax takes most of a millisecond for an array, however small, and an optimizer has
+    hundreds, which nobody reads one by one."""
+    parts, starts, ends, rest = defaultdict[str, list[np.ndarray]](list), dict[str, int](), Counter[str](), {}
+    for name, leaf in _named(tree).items():
+        if isinstance(leaf, np.ndarray):
+            kind = str(leaf.dtype)
+            parts[kind].append(leaf.reshape(-1))
+            starts[name] = ends[kind]
+            ends[kind] += leaf.size
+        else:
+            rest[name] = leaf
+    packed = {**trees.from_paths(rest), **{kind: np.concatenate(each) for kind, each in parts.items()}}
+    return packed if starts else tree, starts
+
+
+def _as_packed(tree: Any, said: Mapping[str, Any]) -> Any:
+    """The arrays that `_packed` has made of a tree, as orbax takes them for reading; `said` is what the manifest says
+    of each leaf."""
+    sizes = Counter[str]()
+    for entry in said.values():
+        sizes[entry["dtype"]] += math.prod(entry["shape"]) if "start" in entry else 0
+    rest = {name: _abstract(leaf) for name, leaf in _named(tree).items() if "start" not in said[name]}
+    # Arrays of NumPy are read into the host's memory; no device need have room for all.
+    whole = {kind: np.broadcast_to(np.empty((), kind), size) for kind, size in sizes.items() if size}
+    return {**trees.from_paths(rest), **whole}
+
+
+def _unpacked(packed: Any, tree: Any, said: Mapping[str, Any]) -> Any:
+    """The tree that was packed, laid out as `tree` is."""
+    found = _named(packed)
+
+    def leaf(name: str, like: jax.ShapeDtypeStruct) -> jax.Array:
+        if "start" not in said[name]:
+            return found[name]
+        start = said[name]["start"]
+        array = found[str(like.dtype)][start : start + like.size].reshape(like.shape).copy()
+        return jax.make_array_from_callback(like.shape, like.sharding, array.__getitem__)
+
+    leaves = [leaf(name, _abstract(like)) for name, like in _named(tree).items()]
+    return jax.tree.unflatten(jax.tree.structure(tree), leaves)
+
+
 def _shared(leaf: Any) -> Any:
-    """A leaf as orbax takes it from several processes: an array that lies on them all, or what each has, of which the
-    first writes its own."""
-    return leaf if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable else np.asarray(leaf)
+    """A leaf as orbax takes it from several processes: an array that is divided among them, or what each has, of which
+    the first writes its own."""
+    return leaf if parallel.divided(leaf) else np.asarray(leaf)
 
 
 def _sync(*paths: Path) -> None:
@@ -335,7 +385,8 @@ def place(directory: str | Path, step: int | None = None) -> dict[str, Any]:
 
 
 def manifest(directory: str | Path, step: int | None = None) -> dict[str, Any]:
-    """All that a checkpoint says of itself: place, config, versions, topology, arrays (type, shape, SHA-256)."""
+    """All that a checkpoint says of itself: place, config, versions, topology, arrays (type, shape, SHA-256, and where
+    they start in the one array `opt_state/TYPE` in which those of the optimizer lie end to end)."""
     return _at(directory, step, _manifest)
 
 
@@ -411,27 +462,34 @@ def _at(directory: str | Path, step: int | None, read: Callable[[Path], T]) -> T
 
 def _read(path: Path, like: Mapping[str, Any]) -> dict[str, Any]:
     """The items that `like` names, verified."""
-    manifest = _manifest(path)
+    manifest, said = _manifest(path), defaultdict[str, dict[str, Any]](dict)
+    for key, value in manifest["arrays"].items():
+        item, _, name = key.partition("/")
+        said[item][name] = value
     for name, tree in like.items():
-        start = f"{name}/"
-        said = {key.removeprefix(start): value for key, value in manifest["arrays"].items() if key.startswith(start)}
-        if not said:
+        if not said[name]:
             raise InputError(f"{path} has no {name}; it was saved for another model")
-        saved = {key: jax.ShapeDtypeStruct(value["shape"], value["dtype"]) for key, value in said.items()}
+        saved = {key: jax.ShapeDtypeStruct(value["shape"], value["dtype"]) for key, value in said[name].items()}
         if problem := _difference(_named(tree), saved):
             raise InputError(f"{path} was saved for another model or optimizer, its {name} differ:\n{problem}")
     _check(path, manifest, like)
+    packed = {name for name in like if any("start" in entry for entry in said[name].values())}
+    stored = {
+        name: _as_packed(tree, said[name]) if name in packed else jax.tree.map(_abstract, tree)
+        for name, tree in like.items()
+    }
     try:
         with _alone():
-            items: dict[str, Any] = _orbax().load_checkpointables(path, jax.tree.map(_abstract, dict(like)))
+            items: dict[str, Any] = _orbax().load_checkpointables(path, stored)
     except Exception as error:  # it lets through whatever its backends raise; the files are not to blame
         wrote, reads = manifest["versions"]["orbax-checkpoint"], version("orbax-checkpoint")
         raise InputError(
             f"orbax {reads} cannot read {path}, which orbax {wrote} wrote: {_first_line(error)}"
         ) from error
+    items |= {name: _unpacked(items[name], like[name], said[name]) for name in packed}
     for item in items:
         for name, leaf in _named(items[item]).items():
-            if _described(leaf) != manifest["arrays"][f"{item}/{name}"]:
+            if not _described(leaf).items() <= said[item][name].items():
                 raise BadFile(f"{path} is damaged (the array {item}/{name} is not what was saved)")
     return items
 

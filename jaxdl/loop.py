@@ -318,6 +318,8 @@ class _Run:
             state = stage.part(checkpoint.restore(saved.directory, stage.whole(state), saved.step))
             self.whole = stage.whole(state)
             best = checkpoint.restore_best(saved.directory, stage.variables, saved.step)
+            if keep_best and best is None and (self.best_row() or {}).get("step") == saved.step:
+                best = jax.tree.map(jnp.copy, state.variables)
             if saved.sums is not None:
                 rows = min(batch_size, self.training.examples)
                 example = jax.tree.map(

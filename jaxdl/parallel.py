@@ -191,9 +191,14 @@ def in_turn(work: Callable[[], Any]) -> Any:
     return made
 
 
+def divided(array: Any) -> bool:
+    """Whether this process has only a part of an array."""
+    return isinstance(array, jax.Array) and not array.is_fully_addressable and not array.is_fully_replicated
+
+
 def fetch(array: Any) -> np.ndarray:
     """The whole array on the host, wherever its parts lie; all processes have to ask for it."""
-    if isinstance(array, jax.Array) and not array.is_fully_addressable and not array.is_fully_replicated:
+    if divided(array):
         return np.asarray(multihost_utils.process_allgather(array, tiled=True))
     return np.asarray(array)
 

@@ -231,7 +231,7 @@ def interrupted(directory, at, resume=None):
         ReduceLROnPlateau(0.5, patience=1),
         at,
     ]
-    same: Any = {"variables": fill(model, (3,)), "batch_size": 8, "augment": noise}
+    same: Any = {"variables": fill(model, (3,)), "batch_size": 8, "augment": noise, "monitor": "val_accuracy"}
     return jaxdl.fit(
         model, source(), source(20, 1), phases=PHASES, callbacks=watch, resume=resume, progress=False, **same
     )
@@ -263,6 +263,9 @@ def test_a_training_that_was_interrupted_ends_with_the_same_bits(tmp_path, monke
 
         with pytest.raises(ZeroDivisionError):
             interrupted(directory, kill)
+        # The best of the phase is kept beside the state, unless it is the state.
+        kept = checkpoint.manifest(directory / "checkpoints")["arrays"]
+        assert any(name.startswith("best/") for name in kept) == (epoch == 5)
         result = interrupted(directory, LambdaCallback(), resume=directory / "checkpoints")
         same(result, whole)
         assert timeless(directory / "rows") == timeless(tmp_path / "whole" / "rows")

@@ -43,6 +43,20 @@ def test_the_whole_state_comes_back_bit_for_bit_and_training_goes_on(tmp_path):
     chex.assert_trees_all_equal(arrays(STEP(restored, BATCH)[0]), arrays(STEP(saved, BATCH)[0]))
 
 
+def test_what_the_optimizer_has_lies_end_to_end_and_older_checkpoints_are_read(tmp_path, monkeypatch):
+    saved = state(seed=3, steps=2)
+    found = checkpoint._orbax().load_checkpointables(checkpoint.save(tmp_path / "new", saved))
+    flat = [np.ravel(leaf) for leaf in jax.tree.leaves(saved.opt_state)]
+    np.testing.assert_array_equal(
+        found["opt_state"]["float32"], np.concatenate([leaf for leaf in flat if leaf.dtype == np.float32])
+    )
+    chex.assert_trees_all_equal(found["params"], saved.params)
+    monkeypatch.setattr(checkpoint, "_packed", lambda tree: (tree, {}))
+    checkpoint.save(tmp_path / "old", saved)
+    for folder in ("old", "new"):
+        chex.assert_trees_all_equal(arrays(checkpoint.restore(tmp_path / folder, state())), arrays(saved))
+
+
 def test_averages_are_saved_and_are_what_is_predicted_with(tmp_path):
     mask = {"dense_0": {"kernel": False, "bias": False}, "head": {"kernel": True, "bias": True}}
     new = train.init_state(fill(MODEL, (5,)), OPTIMIZER, jax.random.key(0), mask, average=True)

@@ -316,10 +316,14 @@ def test_states_go_from_one_process_to_two_and_back_and_are_measured_by_both(pai
 
     for status, _, error in pair(MEASURE.replace("UNLUCKY", inspect.getsource(unlucky)), [tmp_path]):
         assert status == 0, error
-    written = checkpoint.manifest(tmp_path / "copied")["arrays"]
+
+    def written(name):
+        found = checkpoint.manifest(tmp_path / name)["arrays"]
+        return {path: {**entry, "start": None} for path, entry in found.items()}  # depends on who has the others
+
     like = parallel.place(mesh, state, fsdp=True)
     for name in ("divided", "copied-False", "copied-True", "divided-False", "divided-True"):
-        assert checkpoint.manifest(tmp_path / name)["arrays"] == written
+        assert written(name) == written("copied")
         chex.assert_trees_all_equal(checkpoint.restore(tmp_path / name, like).params, state.params)
     source = data.from_arrays(x, np.arange(21) % 3)
     figures = jaxdl.evaluate(model, state.variables, source)
