@@ -309,25 +309,11 @@ class _Run:
             self.note("the data stay on the device; an epoch is one program")
 
         best: Any = None
-        keep_best = self.number + 1 < len(self.training.phases) or any(
-            getattr(callback, "restore_best", False) for callback in self.callbacks
-        )
         sums: Any = None  # of the steps of the epoch that are done
         actions: list[Action] = []
         if saved is not None:
-            state = stage.part(checkpoint.restore(saved.directory, stage.whole(state), saved.step))
-            self.whole = stage.whole(state)
-            best = checkpoint.restore_best(saved.directory, stage.variables, saved.step)
-            if keep_best and best is None and (self.best_row() or {}).get("step") == saved.step:
-                best = jax.tree.map(jnp.copy, state.variables)
-            if saved.sums is not None:
-                rows = min(batch_size, self.training.examples)
-                example = jax.tree.map(
-                    lambda leaf: jax.ShapeDtypeStruct((rows, *leaf.shape[1:]), leaf.dtype),
-                    next(batches(stage.sources[0].subset(np.arange(1)), 1)),
-                )
-                like = jax.eval_shape(step, state, example)[1]
-                sums = jax.tree.unflatten(jax.tree.structure(like), map(np.asarray, saved.sums))
+            state, best = self.restored(stage, state, saved)
+            sums = None if saved.sums is None else _like_sums(saved.sums, step, state, stage.sources[0], batch_size)
             if len(self.history) > self.begun:
                 last = len(self.history) - self.begun == phase.epochs
                 actions = self.tell("resume", metrics=self.history[-1], last=last, best=best)
@@ -368,24 +354,15 @@ class _Run:
                 if stage.validation is not None:
                     held = evaluate(stage.model, state.variables, stage.validation, **measured_by)
                     figures |= {f"val_{name}": held[name] for name in all_metrics}
+                rate = factor * float(schedule((n + 1) * steps - 1))
                 times = [seconds, watch.waited, watch.seconds() - seconds]
-                seconds, waited, held_seconds = parallel.first_says(times.copy)  # all processes have the same rows
-                row: dict[str, Any] = {
-                    "epoch": epoch,
-                    "phase": phase.name,
-                    "step": int(state.step),
-                    **figures,
-                    "learning_rate": factor * float(schedule((n + 1) * steps - 1)),
-                    "seconds": seconds,
-                    "data_seconds": waited,
-                    "val_seconds": held_seconds,
-                    "examples_per_second": (self.training.examples - start * batch_size) / seconds,
-                }
+                examples = self.training.examples - start * batch_size
+                row = self.row(int(state.step), figures, rate, times, examples)
                 if policy == "skip":
                     row["skipped"] = steps - int(sums["finite"][0])
                 elif policy == "rollback":
                     row["rollbacks"], rollbacks = rollbacks, 0
-                if keep_best and better(self.training.monitor, row, self.best_row()):
+                if self.keeps_best and better(self.training.monitor, row, self.best_row()):
                     best = jax.tree.map(jnp.copy, state.variables)  # the next step takes its memory
                 self.history.append(row)
                 sums, last = None, n + 1 == phase.epochs
@@ -401,6 +378,32 @@ class _Run:
                 self.whole = stage.whole(_with_variables(state, best))
         self.begun = len(self.history)
         return self.whole.variables if best is None else stage.joined(best)
+
+    def restored(self, stage: features.Stage, like: TrainState, saved: _Saved) -> tuple[TrainState, Any]:
+        """The state of a phase, and the variables of its best epoch, if they are kept."""
+        state = stage.part(checkpoint.restore(saved.directory, stage.whole(like), saved.step))
+        self.whole = stage.whole(state)
+        best = checkpoint.restore_best(saved.directory, stage.variables, saved.step)
+        if best is None and self.keeps_best and (self.best_row() or {}).get("step") == saved.step:
+            best = jax.tree.map(jnp.copy, state.variables)  # the best is kept apart only where it is another
+        return state, best
+
+    def row(
+        self, step: int, figures: Mapping[str, Any], rate: float, times: list[float], examples: int
+    ) -> dict[str, Any]:
+        """Of the epoch that has ended, the same in all processes; times are those of the first."""
+        seconds, waited, held = parallel.first_says(times.copy)
+        return {
+            "epoch": len(self.history) + 1,
+            "phase": self.training.phases[self.number].name,
+            "step": step,
+            **figures,
+            "learning_rate": rate,
+            "seconds": seconds,
+            "data_seconds": waited,
+            "val_seconds": held,
+            "examples_per_second": examples / seconds,
+        }
 
     def _wrong(
         self, sums: Any, done: int, stage: features.Stage, before: int, factor: float, schedule: optax.Schedule
@@ -420,6 +423,12 @@ class _Run:
             f"{self.training.phases[self.number].name!r}, first in {first}), at the learning rate "
             f"{factor * float(schedule(before + good)):.3g}"
         )
+
+    @property
+    def keeps_best(self) -> bool:
+        """Whether the variables of the phase's best epoch are wanted after it."""
+        restores = any(getattr(callback, "restore_best", False) for callback in self.callbacks)
+        return restores or self.number + 1 < len(self.training.phases)
 
     def best_row(self) -> dict[str, Any] | None:
         """The row of the phase's best epoch."""
@@ -629,6 +638,14 @@ def _resident_epoch(
         return state, new if sums is None else jax.tree.map(np.add, sums, new)
 
     return run
+
+
+def _like_sums(leaves: list[Any], step: train.TrainStep, state: TrainState, source: Source, batch_size: int) -> Any:
+    """The leaves of a step's sums as the tree that they are of."""
+    rows = min(batch_size, len(source))
+    one = next(batches(source.subset(np.arange(1)), 1))
+    batch = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((rows, *leaf.shape[1:]), leaf.dtype), one)
+    return jax.tree.unflatten(jax.tree.structure(jax.eval_shape(step, state, batch)[1]), map(np.asarray, leaves))
 
 
 def _added(total: np.ndarray | None, new: jax.Array) -> np.ndarray:

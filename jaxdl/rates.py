@@ -62,8 +62,9 @@ def sweep(
     """
     if not 0 < low < high:
         raise InputError(f"the rates rise from low to high, both above 0; got low={low}, high={high}")
-    if steps < 10:
-        raise InputError(f"a sweep takes at least 10 steps, got {steps}")
+    if steps // phase.accumulate < 10:
+        batches = f" of accumulate={phase.accumulate} batches" if phase.accumulate > 1 else ""
+        raise InputError(f"a sweep takes at least 10 updates{batches}, got {steps} steps")
     source = stage.sources[0]
     rows, weights = _rows(len(source), batch_size, steps, seed)
     used, rows = np.unique(rows, return_inverse=True)  # files that no batch needs are not decoded

@@ -414,6 +414,16 @@ def test_mistakes_get_one_line_and_exit_code_2(arguments, reason, photos, capsys
     assert sorted(photos.rglob("*")) == before, "something half-written was left behind"
 
 
+def test_where_jax_does_not_start_there_is_one_line(tmp_path):
+    command = [sys.executable, "-c", "from jaxdl.cli import main; main()", "show", "tiny_vgg"]
+    environment = {**os.environ, "JAX_PLATFORMS": "abacus"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("jaxdl: JAX does not start: ")
+    assert done.stderr.endswith("`jaxdl doctor` says more\n")
+    assert done.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize("command", ["train", "fine-tune", "lr-find"])
 def test_only_a_training_is_said_to_go_on(command, capsys, monkeypatch):
     class Stopped:

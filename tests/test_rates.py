@@ -1,5 +1,7 @@
 """Learning rates: the sweep is a training, the grid is many trainings."""
 
+from dataclasses import replace
+
 import jax
 import numpy as np
 import pytest
@@ -78,9 +80,11 @@ def test_where_nothing_falls_the_lowest_is_suggested():
 
 
 def test_impossible_searches():
-    for options, reason in (({"low": 0.0}, "above 0"), ({"low": 2.0}, "rise"), ({"steps": 5}, "at least 10 steps")):
+    for options, reason in (({"low": 0.0}, "above 0"), ({"low": 2.0}, "rise"), ({"steps": 5}, "at least 10 updates")):
         with pytest.raises(InputError, match=reason):
             rates.sweep(prepared(), HEAD, **options)
+    with pytest.raises(InputError, match="10 updates of accumulate=4 batches, got 39 steps"):
+        rates.sweep(prepared(), replace(HEAD, accumulate=4), steps=39)
     for chosen in ([], [0.0, 1.0]):
         with pytest.raises(InputError, match="above 0"):
             rates.grid(prepared(), HEAD, chosen)

@@ -10,6 +10,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import jax
 import tyro
 
 import jaxdl
@@ -62,6 +63,12 @@ def _main(arguments: list[str]) -> None:
     except OSError as error:  # a full disk, a folder that may not be written
         print(f"jaxdl: {error.filename or 'input or output'}: {error.strerror or error}", file=sys.stderr)
         sys.exit(2)
+    except (RuntimeError, AssertionError) as error:
+        if _starts():
+            raise
+        reason = (str(error) or "no such device").splitlines()[0]
+        print(f"jaxdl: JAX does not start: {reason}; `jaxdl doctor` says more", file=sys.stderr)
+        sys.exit(2)
     except Interrupted as told:
         again = arguments if "--resume" in arguments else [*arguments, "--resume"]
         keeps = arguments[0] in ("train", "fine-tune")  # the others train in passing
@@ -70,6 +77,14 @@ def _main(arguments: list[str]) -> None:
     except KeyboardInterrupt:
         print("jaxdl: stopped", file=sys.stderr)
         sys.exit(130)
+
+
+def _starts() -> bool:
+    """Whether JAX has devices: not where it is told to use a platform that is not there, or a driver fails."""
+    try:
+        return bool(jax.devices())
+    except (RuntimeError, AssertionError):
+        return False
 
 
 def _chapter(arguments: list[str]) -> bool:

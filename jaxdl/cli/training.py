@@ -329,7 +329,9 @@ def _train(
         "command": again,
         "command_line": _command_line(again),
     }
-    watch, how = options.watch, terms_for(preprocessing, options.watch.metrics)
+    watch, how, mesh = options.watch, terms_for(preprocessing, options.watch.metrics), all_devices()
+    if options.devices.fsdp and mesh is None:
+        print("--fsdp divides the state over devices, and here is one: it changes nothing", file=sys.stderr)
     with runs.create(out, config, resume=watch.resume) as run:
         before = sum(row["seconds"] + row["val_seconds"] for row in run.history())  # where it goes on
         try:
@@ -342,7 +344,7 @@ def _train(
                 batch_size=options.batch_size,
                 augment=options.augment if images else None,
                 seed=options.data.seed,
-                mesh=(mesh := all_devices()),
+                mesh=mesh,
                 fsdp=options.devices.fsdp and mesh is not None,
                 cache=options.data.cache,
                 monitor=watch.monitor,
