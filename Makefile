@@ -9,7 +9,7 @@
 #   make bench-cnn                a small CNN beside Flax, Keras and PyTorch; writes benchmarks/results/cnn.json
 #   make bench-transfer           a new head on a frozen EfficientNet-B0 beside Keras and PyTorch; writes benchmarks/results/transfer.json
 #   make bench-loop               what `fit` costs beside a bare loop and Keras; writes benchmarks/results/loop.json
-#   make bench-checkpoints        what it costs to keep every epoch; writes benchmarks/results/checkpoints.json
+#   make bench-checkpoints        what it costs to save after every epoch; writes benchmarks/results/checkpoints.json
 #   make bench-input              decoding, loading, augmentation and dense nets beside Pillow, grain, Keras and PyTorch; writes benchmarks/results/input.json
 #   make plan                     what training takes on TPUs, by compiled steps; 20 minutes or more; writes docs/scale.md
 #   make faults                   trainings that are killed, starved and damaged, and what became of them; writes benchmarks/results/faults.json

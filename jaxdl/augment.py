@@ -2,7 +2,8 @@
 
 Each is a frozen dataclass that is called, so it can be printed, compared and kept beside results. All take images
 `[B,H,W,C]`, uint8 or float on the scale 0 to 255, and return float32 on the same scale. All geometry is one warp, so
-that each pixel is interpolated once, and all colour one matrix, however many changes are asked for.
+that each pixel is interpolated once, and all colour one matrix, however many changes are asked for. Other shapes are
+an InputError, and so are other than 1 or 3 channels where colours are changed.
 """
 
 import math

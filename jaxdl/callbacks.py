@@ -126,6 +126,10 @@ class EarlyStopping:
       monitor: the figure; None for that of `fit`.
       restore_best: go back to the phase's best epoch, also where the phase ends by itself; the best is by the
         monitor of `fit`.
+
+    Raises:
+      InputError: a value is out of range; as training begins, the figure is not measured, or the best epoch is to be
+        restored by another figure than the monitor of `fit`.
     """
 
     patience: int = 5
@@ -163,6 +167,9 @@ class ReduceLROnPlateau:
       cooldown: epochs after a reduction that do not count.
       min_rate: of the schedule's highest; where the reductions end.
       monitor: the figure; None for that of `fit`.
+
+    Raises:
+      InputError: a value is out of range; as training begins, the figure is not measured.
     """
 
     factor: float = 0.1
@@ -207,7 +214,8 @@ class ModelCheckpoint:
       config: plain data to keep with each checkpoint: what the network is, its classes, its preprocessing.
 
     Raises:
-      InputError: the disk is full or cannot be written.
+      InputError: as training begins, the folder holds checkpoints that it does not go on from; later, the disk is full
+        or cannot be written.
     """
 
     directory: str | Path

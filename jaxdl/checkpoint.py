@@ -1,8 +1,8 @@
 """Save and restore. The only file that imports orbax.
 
 A checkpoint holds arrays as orbax writes them, and `manifest.json`: plain data of where the training stands and with
-what, and a SHA-256 of every array, of every file, and of itself. What is read is compared with them first, so a flipped
-bit is an error and not a number. Orbax alone loads one in silence, and prints tracebacks of others.
+what, and a SHA-256 of every array, of every file, and of itself. What is read is compared with them, so a flipped bit
+is an error and not a number. Orbax alone loads one in silence, and prints tracebacks of others.
 """
 
 import concurrent.futures
@@ -243,7 +243,7 @@ def _packed(tree: Any) -> tuple[Any, dict[str, int]]:
     hundreds, which nobody reads one by one."""
     parts, starts, ends, rest = defaultdict[str, list[np.ndarray]](list), dict[str, int](), Counter[str](), {}
     for name, leaf in _named(tree).items():
-        if isinstance(leaf, np.ndarray):
+        if isinstance(leaf, np.ndarray) and leaf.size:
             kind = str(leaf.dtype)
             parts[kind].append(leaf.reshape(-1))
             starts[name] = ends[kind]

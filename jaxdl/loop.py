@@ -90,7 +90,7 @@ def fit(
       train_data, validation: sources, from `data.from_arrays` or `data.from_folder`. Never give the test set here.
       phases: what is trained, how long and how fast; `Phase(epochs=5, learning_rate=1e-3)` or `transfer.fine_tune(…)`.
         A phase begins with the parameters and statistics of the best epoch of the one before it, by the monitor (of
-        the last epoch, without validation data), and with a new optimizer; steps and epochs count on.
+        the last epoch, where that is not measured), and with a new optimizer; steps and epochs count on.
       variables: to start from; None for fresh ones.
       batch_size: examples in a batch, over all devices. The last batch may be short; it is padded, and weighted.
       loss, metrics: see `losses` and `metrics`; the same are taken on the validation data. None: accuracy.
@@ -114,8 +114,8 @@ def fit(
     Raises:
       InputError: examples or variables that do not fit the model, labels outside its classes, a pattern that matches no
         parameter, a phase too short for its durations, `views` in a phase that trains more than the head, a figure to
-        monitor that is not measured, a checkpoint of another training, `fsdp` without a mesh, or a loss or parameters
-        that are not numbers.
+        monitor that is not measured, no folder to resume from, a checkpoint of another training, `fsdp` without a mesh,
+        or a loss or parameters that are not numbers.
       Interrupted: it was told to stop.
     """
     phases = tuple(phases) if isinstance(phases, Sequence) else (phases,)
@@ -456,6 +456,9 @@ def fine_tune(
 
     Returns:
       The network with its new head, trained.
+
+    Raises:
+      InputError: the labels have no classes; or see `transfer.new_head`, `transfer.fine_tune`, `fit`.
     """
     recipe = recipe or Recipe()
     check_source(train_data)

@@ -574,7 +574,7 @@ class Report:
         return "\n".join([*lines, "", last])
 
     def plain(self) -> dict[str, Any]:
-        """All of it as plain data."""
+        """What is known of this program, as plain data."""
         times, counts = self.times, Counter(self.program.collectives)
         program = dataclasses.asdict(self.program)
         program["collectives"] = [dataclasses.asdict(each) | {"count": counts[each]} for each in counts]
@@ -607,8 +607,8 @@ def make(
       tell: hears what takes time.
 
     Raises:
-      InputError: the batch does not fit, and then the largest is named; or see `topology`, `absent_devices`,
-        `compile_step`.
+      InputError: the batch does not fit, and then the largest is named, unless it is this machine that it is too large
+        for; the largest batch is asked for of this machine; or see `topology`, `absent_devices`, `compile_step`.
     """
     if largest and hardware is None:
         raise InputError("the largest batch that fits is found for TPUs by their name; give a topology")

@@ -107,7 +107,8 @@ def grid(
       Losses and accuracies on the validation data, and the rate with the lowest loss.
 
     Raises:
-      InputError: there are no rates above 0, no validation data, or the phase has no `views`.
+      InputError: there are no rates above 0, no validation data, or the phase has no `views`; or the loss is no number
+        at any of the rates.
     """
     if not rates or min(rates) <= 0:
         raise InputError(f"learning rates are above 0, and there is at least one; got {list(rates)}")

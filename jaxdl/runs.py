@@ -176,7 +176,8 @@ def create(path: str | Path, config: Mapping[str, Any], resume: bool = False) ->
       resume: the directory may hold the same run, which was interrupted.
 
     Raises:
-      InputError: the directory exists, or cannot be made; the run that is to go on has another configuration.
+      InputError: the directory exists, or cannot be made; the run that is to go on has another configuration, or has
+        finished; the processes do not train the same.
     """
     path, plain = Path(path), json.loads(json.dumps(config, default=_plain))
     other = _difference(parallel.first_says(lambda: plain), plain)

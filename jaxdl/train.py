@@ -122,6 +122,9 @@ def make_train_step(
       The step. Its batch is `{"image" | "features": [B,…], "label": [B], "weight": [B]}`; its sums are those of the
       metrics, and "finite", float32 `[2+P]`: 1 where all of this, the loss, and by path the gradient and the new value
       of each of the P trainable parameters are numbers.
+
+    Raises:
+      InputError: when the step is traced, `ema` is given and the state keeps no average, or the reverse.
     """
     metrics = {"accuracy": accuracy} if metrics is None else metrics
     frozen = frozenset() if trainable is None else trees.frozen_modules(trainable)

@@ -97,7 +97,11 @@ def names(mask: Tree) -> tuple[str, ...]:
 
 
 def split(tree: Tree, mask: Tree) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Two trees: the leaves where the mask is true, and the others. `join` puts them together again."""
+    """Two trees: the leaves where the mask is true, and the others. `join` puts them together again.
+
+    Raises:
+      InputError: the mask belongs to another tree.
+    """
     chosen = paths(mask)
     flat = paths(tree)
     if chosen.keys() != flat.keys():
@@ -145,6 +149,9 @@ def table(params: Tree, trainable: Tree | None = None) -> str:
     Args:
       params: arrays or shapes.
       trainable: a mask from `mask`, `freeze` or `unfreeze`; None where everything is trainable.
+
+    Raises:
+      InputError: the mask belongs to another tree.
     """
     flat = paths(params)
     on = dict.fromkeys(flat, True) if trainable is None else paths(trainable)

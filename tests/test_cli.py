@@ -250,7 +250,7 @@ def test_models_lists_every_network(capsys):
     assert rows["efficientnet_lite0"]["weights"] == "installed"
 
 
-def test_data_inspect_and_augment(photos, capsys, tmp_path):
+def test_data_inspect_and_augment(photos, capsys, tmp_path, monkeypatch):
     folder = shutil.copytree(photos / "photos", tmp_path / "photos")
     (folder / "train" / "brick" / "cut.png").write_bytes((folder / "train" / "brick" / "0.png").read_bytes()[:500])
     shutil.copy(folder / "train" / "grass" / "3.png", folder / "test" / "grass" / "same.png")
@@ -266,6 +266,12 @@ def test_data_inspect_and_augment(photos, capsys, tmp_path):
     assert decode(tmp_path / "sheet.png").shape[1] > 500
     cli.main(["data", "augment", str(folder), "--out", str(tmp_path / "augmented.png"), "--augment.rotate", "90"])
     assert decode(tmp_path / "augmented.png").shape[1] > 500
+    capsys.readouterr()
+    monkeypatch.setitem(sys.modules, "matplotlib.layout_engine", None)
+    cli.main(["data", "inspect", str(folder)])
+    said, error = capsys.readouterr()
+    assert "brick" in said
+    assert error == "no picture: pictures need matplotlib; run: pip install 'jaxdl[plots]'\n"
 
 
 @pytest.mark.filterwarnings("default:.*more than one split")

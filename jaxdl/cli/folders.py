@@ -1,6 +1,7 @@
 """`jaxdl data`: a look at a folder of images."""
 
 import dataclasses
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -31,24 +32,33 @@ class Look:
     def run(self) -> None:
         found = data.survey(self.folder)
         data.check_seed(self.seed)
-        shown = np.random.default_rng(self.seed).permutation(len(found.images))[:24]
-        if len(shown):
-            labels, files = zip(*(found.images[n] for n in np.sort(shown)), strict=True)
-            report.sheet([data.decode(file) for file in files], labels).savefig(self.out, dpi=100)
         if self.json:
             print_json({**dataclasses.asdict(found), "images": len(found.images)})
+        else:
+            _print_survey(found)
+        shown = np.random.default_rng(self.seed).permutation(len(found.images))[:24]
+        try:
+            if len(shown):
+                labels, files = zip(*(found.images[n] for n in np.sort(shown)), strict=True)
+                report.sheet([data.decode(file) for file in files], labels).savefig(self.out, dpi=100)
+        except InputError as error:  # there is no matplotlib
+            print(f"no picture: {error}", file=sys.stderr)
             return
-        classes = sorted({name for split in found.counts.values() for name in split})
-        rows = [("class", *found.counts)]
-        rows += [(name, *(f"{split.get(name, 0):,}" for split in found.counts.values())) for name in classes]
-        rows += [("", *(f"{sum(split.values()):,}" for split in found.counts.values()))]
-        print(trees.columns(rows, right=tuple(range(1, len(rows[0])))), end="\n\n")
-        print(", ".join(f"{count:,} {ending}" for ending, count in found.formats.items()))
-        print("height × width: " + ", ".join(f"{name} {h} × {w}" for name, (h, w) in found.sizes.items()))
-        print_list("files cannot be read", list(found.bad.values()))
-        print_list("files are not images", found.foreign)
-        print_list("groups of files have the same content", [" = ".join(group) for group in found.duplicates])
-        print(f"picture: {self.out}" if len(shown) else "no image can be drawn")
+        if not self.json:
+            print(f"picture: {self.out}" if len(shown) else "no image can be drawn")
+
+
+def _print_survey(found: data.Survey) -> None:
+    classes = sorted({name for split in found.counts.values() for name in split})
+    rows = [("class", *found.counts)]
+    rows += [(name, *(f"{split.get(name, 0):,}" for split in found.counts.values())) for name in classes]
+    rows += [("", *(f"{sum(split.values()):,}" for split in found.counts.values()))]
+    print(trees.columns(rows, right=tuple(range(1, len(rows[0])))), end="\n\n")
+    print(", ".join(f"{count:,} {ending}" for ending, count in found.formats.items()))
+    print("height × width: " + ", ".join(f"{name} {h} × {w}" for name, (h, w) in found.sizes.items()))
+    print_list("files cannot be read", list(found.bad.values()))
+    print_list("files are not images", found.foreign)
+    print_list("groups of files have the same content", [" = ".join(group) for group in found.duplicates])
 
 
 @dataclass(frozen=True)

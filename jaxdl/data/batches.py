@@ -67,7 +67,8 @@ def batches(
       `{"image" | "features": [B,…], "label": [B], "weight": float32 [B]}`, every batch of the same shape.
 
     Raises:
-      InputError: a file cannot be read or decoded, or reading does not end.
+      InputError: a file cannot be read or decoded, or reading does not end; the batch is smaller than 1, or cannot be
+        shared so.
     """
     indices, weights = order(len(source), batch_size, seed=seed, epoch=epoch, multiple=multiple)
     part, parts = shard

@@ -162,7 +162,8 @@ class Preprocessing:
             raise InputError(f"channels are divided by std, which is above 0; got {self.std}")
 
     def resize(self, image: Any) -> np.ndarray:
-        """An image (a path, a file's contents, uint8 `[H,W]` or `[H,W,C]`, or Pillow's) to uint8 `[size,size,C]`.
+        """An image (a path, a file's contents, uint8 `[H,W]`, `[H,W,1]` or `[H,W,3]`, or Pillow's) to uint8
+        `[size,size,C]`, with the channels of `mean`.
 
         Made smaller, it is smoothed first, as Pillow's filters do: the mean difference to Pillow's result is about 1 of
         255 for photographs, at several times the speed.

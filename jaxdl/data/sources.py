@@ -289,8 +289,9 @@ def from_folder(
       `(train, validation, test)`, each an `Images` or None.
 
     Raises:
-      InputError: there is no such folder, or it has fewer than two classes, an empty class, different classes in its
-        splits, or splits of which none is called train; or more than a tenth of its files would be skipped.
+      InputError: there is no such folder, or it has fewer than two classes, an empty class or one too small to split,
+        different classes in its splits, or splits of which none is called train; a file is no image, or more than a
+        tenth of them would be skipped; a share or the seed is out of range.
     """
     path = Path(path)
     for name, share in (("validation", validation), ("test", test)):

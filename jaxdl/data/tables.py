@@ -35,9 +35,10 @@ class Numeric:
     fill: float
     """What stands in for a missing number: the median of the training rows."""
     offset: float
-    """Their mean or, scaled by "minmax", the least of them."""
+    """Their mean or, scaled by "minmax", the least of them; 0 where they stay as they are."""
     scale: float
-    """Their standard deviation or, scaled by "minmax", the largest less the least; 1 where all are equal."""
+    """Their standard deviation or, scaled by "minmax", the largest less the least; 1 where all are equal, or stay
+    as they are."""
 
 
 @dataclass(frozen=True)

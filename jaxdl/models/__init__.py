@@ -109,7 +109,7 @@ def create(name: str, num_classes: int | Mapping[str, int] | None = None, **opti
       A Flax module: `model.init(key, x)` and `model.apply(variables, x, train=False)` with images `[B,H,W,C]`.
 
     Raises:
-      InputError: the name or an option does not exist; the nearest is named.
+      InputError: the name or an option does not exist, and the nearest is named; or its value cannot be.
     """
     if name not in _MODELS:
         raise InputError(f"no model is called {name!r}{nearest(str(name), names())}")

@@ -1,7 +1,7 @@
 """Pictures: of data, of a training, of what it has come to, and of what a network does inside.
 
 Each function returns a matplotlib figure; save it with `figure.savefig(path)`. A picture of a single axis takes `axis`,
-to be one of several in a figure of yours.
+to be one of several in a figure of yours. Without matplotlib (`pip install 'jaxdl[plots]'`) all raise an InputError.
 """
 
 from jaxdl.report.classes import (
