@@ -222,7 +222,7 @@ class ModelCheckpoint:
     monitor: str | None = None
     every: float | None = None
     config: Mapping[str, Any] | None = None
-    kinds = ("begin", "epoch", "interrupt", "end")
+    kinds = ("begin", "phase", "epoch", "interrupt", "end")
     _waiting: dict[int, dict[str, Any]] = field(default_factory=dict, init=False, repr=False)
     _saver: checkpoint.Saver = field(init=False, repr=False)
     _kept: set[int] = field(default_factory=set, init=False, repr=False)
@@ -239,6 +239,9 @@ class ModelCheckpoint:
             self._best = History(row for row in event.history if row["step"] in self._kept).best(monitor)
             self._saver = checkpoint.Saver(self.directory, plain(self.config))
             self._begun = self._saved = time.monotonic()
+            return
+        if event.kind == "phase":  # the one before it may have ended by a Stop
+            self._save()
             return
         now = time.monotonic()
         late: bool = now - self._saved > (SAVE_EVERY if self.every is None else self.every)
@@ -257,12 +260,17 @@ class ModelCheckpoint:
             best_row = History(event.history[event.begun :]).best(event.training.monitor)
             is_best = best_row is not None and best_row["step"] == step  # `fit` finds it in the state then
             self._waiting[step] = {"state": state, "best": None if is_best else event.best, "place": event.place}
-        try:
+        if event.kind != "end":
             if due:
                 self._save()
+            return
+        try:
+            self._save()
+        except InputError:  # of an earlier save; this one may have room again
+            self._save()
+            raise
         finally:
-            if event.kind == "end":
-                self._saver.close()
+            self._saver.close()
 
     def _save(self) -> None:
         """Write what waits, if anything does; what is neither the best nor the last is removed then."""

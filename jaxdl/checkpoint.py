@@ -1,8 +1,9 @@
 """Save and restore. The only file that imports orbax.
 
-A checkpoint holds arrays as orbax writes them, and `manifest.json`: plain data of where the training stands and with
-what, and a SHA-256 of every array, of every file, and of itself. What is read is compared with them, so a flipped bit
-is an error and not a number. Orbax alone loads one in silence, and prints tracebacks of others.
+A checkpoint holds arrays as orbax writes them, the small ones of an item and a type as one, and `manifest.json`: plain
+data of where the training stands and with what, where each array is, and a SHA-256 of it, of every file, and of itself.
+What is read is compared with them, so a flipped bit is an error and not a number. Orbax alone loads one in silence, and
+prints tracebacks of others.
 """
 
 import concurrent.futures
@@ -39,6 +40,7 @@ PACKAGES = ("jaxdl", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "nump
 MANIFEST = "manifest.json"
 QUARANTINE = "quarantine"  # the folder beside the steps for those that are damaged
 GONE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)  # what is damage; other errors pass
+SMALL = 1 << 18  # elements up to which arrays are kept together; a larger one is worth its time
 LEFTOVER = re.compile(r"\d{8,}\..*tmp.*")  # what orbax, or we, had begun to write or to delete
 
 T = TypeVar("T")
@@ -96,11 +98,11 @@ class Saver:
             "opt_state": state.opt_state,
             "average": state.average,
             "best": dict(best or {}),
-            "progress": {"step": state.step, "key": jax.random.key_data(state.key)},
+            "progress": {"step": state.step, "key": state.key},
         }
         # The next step takes the memory of the state, so these are copies, unless they are written before it.
         copy = _shared if parallel.several() else np.array
-        items = {name: jax.tree.map(copy, item) for name, item in items.items() if jax.tree.leaves(item)}
+        items = {name: jax.tree.map(copy, _keyless(item)) for name, item in items.items() if jax.tree.leaves(item)}
         manifest = {
             "place": dict(place or {}),
             "config": self._config,
@@ -170,7 +172,7 @@ def copied(state: TrainState) -> TrainState:
     """A state on the host, which no step can take the memory of; what other processes hold parts of stays there."""
 
     def copy(leaf: Any) -> Any:
-        stays = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) or not getattr(leaf, "is_fully_addressable", True)
+        stays = _is_key(leaf) or not getattr(leaf, "is_fully_addressable", True)
         return _copied(leaf) if stays else np.array(leaf)
 
     whole: TrainState = jax.tree.map(copy, state)
@@ -196,15 +198,15 @@ def _write(path: Path, items: Mapping[str, Any], manifest: Mapping[str, Any], ke
     with _loops_closed():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            stored, starts = dict(items), dict[str, int]()
-            if "opt_state" in items:
-                stored["opt_state"], starts = _packed(items["opt_state"])
-            _orbax().save_checkpointables(draft, stored)
+            packed = {item: _packed(tree) for item, tree in items.items()}
+            memory = _orbax().options.MemoryOptions(deepcopy_host_arrays=False)  # they are copies, which nobody changes
+            with _orbax().Context(memory_options=memory):
+                _orbax().save_checkpointables(draft, {item: stored for item, (stored, _) in packed.items()})
             arrays = {
-                f"{item}/{name}": _described(leaf) for item in items for name, leaf in _named(items[item]).items()
+                f"{item}/{name}": _described(leaf) | starts.get(name, {})
+                for item, (_, starts) in packed.items()
+                for name, leaf in _named(items[item]).items()
             }
-            for name, start in starts.items():
-                arrays[f"opt_state/{name}"]["start"] = start
             if parallel.first():
                 _finish(draft, path, {**manifest, "arrays": arrays})
         except Exception as error:  # orbax lets through whatever its backends raise
@@ -228,7 +230,7 @@ def _write(path: Path, items: Mapping[str, Any], manifest: Mapping[str, Any], ke
 
 def _finish(draft: Path, path: Path, manifest: Mapping[str, Any]) -> None:
     """Make a checkpoint of what orbax has written."""
-    files = {file.relative_to(draft).as_posix(): _digest(file.read_bytes()) for file in _files(draft)}
+    files = {file.relative_to(draft).as_posix(): _file_digest(file) for file in _files(draft)}
     manifest = {**manifest, "files": files}
     text = json.dumps({"sha256": _digest(json.dumps(manifest).encode()), "manifest": manifest}, indent=1)
     (draft / MANIFEST).write_text(text)
@@ -237,20 +239,21 @@ def _finish(draft: Path, path: Path, manifest: Mapping[str, Any]) -> None:
     _sync(path.parent)
 
 
-def _packed(tree: Any) -> tuple[Any, dict[str, int]]:
-    """The arrays of the host end to end, as one `[N]` for each type, and where in it each of them starts; what several
-    processes hold stays as it is. Orbax takes most of a millisecond for an array, however small, and an optimizer has
-    hundreds, which nobody reads one by one."""
-    parts, starts, ends, rest = defaultdict[str, list[np.ndarray]](list), dict[str, int](), Counter[str](), {}
+def _packed(tree: Any) -> tuple[Any, dict[str, dict[str, int]]]:
+    """The small arrays of the host end to end, as one `[N]` for each type, and where in it each of them starts; large
+    ones, and those that several processes hold, stay as they are. Orbax takes most of a millisecond for an array,
+    however small, and a network has hundreds."""
+    parts, ends = defaultdict[str, list[np.ndarray]](list), Counter[str]()
+    starts, rest = dict[str, dict[str, int]](), dict[str, Any]()
     for name, leaf in _named(tree).items():
-        if isinstance(leaf, np.ndarray) and leaf.size:
+        if isinstance(leaf, np.ndarray) and leaf.size <= SMALL:
             kind = str(leaf.dtype)
             parts[kind].append(leaf.reshape(-1))
-            starts[name] = ends[kind]
+            starts[name] = {"start": ends[kind]}
             ends[kind] += leaf.size
         else:
             rest[name] = leaf
-    packed = {**trees.from_paths(rest), **{kind: np.concatenate(each) for kind, each in parts.items()}}
+    packed = {**trees.from_paths(rest), **{kind: np.concatenate(parts[kind]) for kind in ends if ends[kind]}}
     return packed if starts else tree, starts
 
 
@@ -274,11 +277,25 @@ def _unpacked(packed: Any, tree: Any, said: Mapping[str, Any]) -> Any:
         if "start" not in said[name]:
             return found[name]
         start = said[name]["start"]
-        array = found[str(like.dtype)][start : start + like.size].reshape(like.shape).copy()
+        kept = found.get(str(like.dtype), np.empty(0, like.dtype))
+        array = kept[start : start + like.size].reshape(like.shape).copy()
         return jax.make_array_from_callback(like.shape, like.sharding, array.__getitem__)
 
     leaves = [leaf(name, _abstract(like)) for name, like in _named(tree).items()]
     return jax.tree.unflatten(jax.tree.structure(tree), leaves)
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _keyless(tree: Any) -> Any:
+    """The tree with the numbers of its typed keys, which is what can be written."""
+    return jax.tree.map(lambda leaf: jax.random.key_data(leaf) if _is_key(leaf) else leaf, tree)
+
+
+def _keyed(leaf: Any, like: Any) -> Any:
+    return jax.random.wrap_key_data(leaf, impl=jax.random.key_impl(like)) if _is_key(like) else leaf
 
 
 def _shared(leaf: Any) -> Any:
@@ -329,22 +346,21 @@ def restore(directory: str | Path, like: TrainState, step: int | None = None) ->
     """
     names = ("params", "model_state", "opt_state", "average")
     like_items = {name: getattr(like, name) for name in names if jax.tree.leaves(getattr(like, name))}
-    like_items["progress"] = {"step": like.step, "key": jax.random.key_data(like.key)}
+    like_items["progress"] = {"step": like.step, "key": like.key}
 
     def read(path: Path) -> dict[str, Any]:
         saved = dict.fromkeys(name.partition("/")[0] for name in _manifest(path)["arrays"])
         if more := [name for name in saved if name not in (*like_items, "best")]:
             raise InputError(f"{path} was saved for another model or optimizer: it has {', '.join(more)} as well")
-        return _read(path, like_items)
+        return _read(path, {name: _keyless(item) for name, item in like_items.items()})
 
-    items = _at(directory, step, read)
-    key = jax.random.wrap_key_data(items["progress"]["key"], impl=jax.random.key_impl(like.key))
+    items = jax.tree.map(_keyed, _at(directory, step, read), like_items)
     return TrainState(
         items["progress"]["step"],
         items["params"],
         items.get("model_state", {}),
         items.get("opt_state", like.opt_state),
-        key,
+        items["progress"]["key"],
         items.get("average", {}),
     )
 
@@ -386,7 +402,7 @@ def place(directory: str | Path, step: int | None = None) -> dict[str, Any]:
 
 def manifest(directory: str | Path, step: int | None = None) -> dict[str, Any]:
     """All that a checkpoint says of itself: place, config, versions, topology, arrays (type, shape, SHA-256, and where
-    they start in the one array `opt_state/TYPE` in which those of the optimizer lie end to end)."""
+    the small ones start in the array `ITEM/TYPE`, in which they lie end to end)."""
     return _at(directory, step, _manifest)
 
 
@@ -482,6 +498,8 @@ def _read(path: Path, like: Mapping[str, Any]) -> dict[str, Any]:
         with _alone():
             items: dict[str, Any] = _orbax().load_checkpointables(path, stored)
     except Exception as error:  # it lets through whatever its backends raise; the files are not to blame
+        if not path.exists():
+            raise BadFile(f"{path} was removed while it was read") from None
         wrote, reads = manifest["versions"]["orbax-checkpoint"], version("orbax-checkpoint")
         raise InputError(
             f"orbax {reads} cannot read {path}, which orbax {wrote} wrote: {_first_line(error)}"
@@ -516,7 +534,7 @@ def _check(path: Path, manifest: Mapping[str, Any], items: Collection[str] | Non
         item, _, inner = name.partition("/")
         if items is None or not inner or item in items:
             try:
-                if _digest((path / name).read_bytes()) == digest:
+                if _file_digest(path / name) == digest:
                     continue
                 reason = "is not what was saved"
             except GONE as error:
@@ -539,10 +557,15 @@ def _digest(content: Any) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _described(leaf: Any) -> dict[str, Any]:
     """The type and shape of an array, and a SHA-256 of its bytes."""
     array = parallel.fetch(leaf)
-    digest = _digest(np.ascontiguousarray(array).data.cast("B") if array.size else b"")
+    digest = _digest(np.ascontiguousarray(array).reshape(-1).view(np.uint8))  # bfloat16 has no buffer of its own
     return {"dtype": str(array.dtype), "shape": list(array.shape), "sha256": digest}
 
 

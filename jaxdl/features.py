@@ -79,7 +79,8 @@ def extract(
     plain = jax.jit(forward, out_shardings=whole)
     drawn_anew = parallel.undivided(mesh, augmented, min(batch_size, len(source)))
     compiled = jax.jit(drawn_anew, out_shardings=whole)
-    variables = parallel.on(mesh, variables)
+    # Whole on every device, however they lay: the same program, and bits, where training goes on.
+    variables = jax.device_put(variables) if mesh is None else parallel.place(mesh, variables)
     key = jax.random.key(seed)
     example = source.take(np.arange(1))
     input_shape = train.input_shape(example, normalize)

@@ -151,7 +151,8 @@ def fit(
     same |= {"bad_numbers": bad_numbers, "metrics": tuple(all_metrics), "monitor": monitor}
     saved = None if resume is None else _Saved.find(resume, same)
     if saved is not None:
-        variables = checkpoint.restore_variables(saved.directory, models.shapes(model, shape)[0], saved.step)
+        like = jax.eval_shape(lambda: variables)  # with their own types, which may be others than the model's
+        variables = checkpoint.restore_variables(saved.directory, like, saved.step)
     run = _Run(
         Training(model, shape, phases, masks, len(train_data), steps, figures, monitor),
         [*([Progress()] if progress else []), *callbacks],
@@ -165,6 +166,7 @@ def fit(
         ends.push(run.end)
         for number, phase in list(enumerate(phases))[run.number :]:
             run.number = number
+            run.whole = _state(variables, run.whole.key, int(run.whole.step))
             run.tell("phase")
             started = time.perf_counter()
             stage = features.prepare(model, variables, phase, train_data, validation, **options, folder=cache)
@@ -314,9 +316,10 @@ class _Run:
         if saved is not None:
             state, best = self.restored(stage, state, saved)
             sums = None if saved.sums is None else _like_sums(saved.sums, step, state, stage.sources[0], batch_size)
-            if len(self.history) > self.begun:
-                last = len(self.history) - self.begun == phase.epochs
-                actions = self.tell("resume", metrics=self.history[-1], last=last, best=best)
+        self.whole = stage.whole(state)
+        if saved is not None and len(self.history) > self.begun:
+            last = len(self.history) - self.begun == phase.epochs
+            actions = self.tell("resume", metrics=self.history[-1], last=last, best=best)
 
         factor = float(optim.rate_factor(state.opt_state))  # of the schedule's rate
         rollbacks = 0 if saved is None else saved.rollbacks  # of this epoch
@@ -382,7 +385,6 @@ class _Run:
     def restored(self, stage: features.Stage, like: TrainState, saved: _Saved) -> tuple[TrainState, Any]:
         """The state of a phase, and the variables of its best epoch, if they are kept."""
         state = stage.part(checkpoint.restore(saved.directory, stage.whole(like), saved.step))
-        self.whole = stage.whole(state)
         best = checkpoint.restore_best(saved.directory, stage.variables, saved.step)
         if best is None and self.keeps_best and (self.best_row() or {}).get("step") == saved.step:
             best = jax.tree.map(jnp.copy, state.variables)  # the best is kept apart only where it is another

@@ -413,6 +413,47 @@ def test_what_an_earlier_save_kept_from_being_saved_is_saved_at_the_end(tmp_path
     assert checkpoint.newest(tmp_path) == 2
 
 
+def test_what_waits_is_saved_at_the_end_where_an_earlier_save_had_failed(tmp_path, monkeypatch):
+    write, full = checkpoint._write, [True]
+
+    def once_full(*arguments):
+        if full.pop() if full else False:
+            raise InputError("the disk is full")
+        write(*arguments)
+
+    monkeypatch.setattr(checkpoint, "_write", once_full)
+    now = [0.0]
+    monkeypatch.setattr("jaxdl.callbacks.time.monotonic", lambda: now[0])
+    keep = ModelCheckpoint(tmp_path)
+    first, second = (replace(told([0.9, 0.8][:n]), state=replace(STATE, step=jnp.int32(n))) for n in (1, 2))
+    keep(replace(told([], kind="begin"), training=first.training))
+    now[0] = 11.0
+    keep(first)
+    concurrent.futures.wait(keep._saver._pending)
+    keep(second)  # it waits
+    with pytest.raises(InputError, match="the disk is full"):
+        keep(replace(second, kind="end"))
+    assert checkpoint.newest(tmp_path) == 2
+
+
+def test_a_phase_that_was_stopped_is_saved_before_the_next_one(tmp_path):
+    def stop(event):
+        return Stop("enough") if event.epoch == 2 else None
+
+    def second(event):
+        if event.number == 1:
+            assert event.state.opt_state == {}
+            assert checkpoint.restore_variables(tmp_path, event.state.variables)  # waits for it
+            seen.append((checkpoint.steps(tmp_path), int(event.state.step)))
+            best = checkpoint.restore_variables(tmp_path, event.state.variables, event.history.best("loss")["step"])
+            chex.assert_trees_all_equal(event.state.params, best["params"])  # with which the phase begins
+
+    seen = []
+    phases = (Phase(4, 0.1, name="one"), Phase(1, 0.1, name="two"))
+    fit(phases, callbacks=[ModelCheckpoint(tmp_path), stop, LambdaCallback(phase=second)], monitor="loss")
+    assert seen == [([10], 10)]
+
+
 @pytest.mark.parametrize("logger", [CSVLogger, JSONLines])
 def test_a_row_is_logged_whole_or_not_at_all(logger, tmp_path, monkeypatch):
     log, event = logger(tmp_path / "log"), told([0.9])

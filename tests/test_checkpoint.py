@@ -1,3 +1,4 @@
+import dataclasses
 import errno
 import hashlib
 import subprocess
@@ -43,18 +44,38 @@ def test_the_whole_state_comes_back_bit_for_bit_and_training_goes_on(tmp_path):
     chex.assert_trees_all_equal(arrays(STEP(restored, BATCH)[0]), arrays(STEP(saved, BATCH)[0]))
 
 
-def test_what_the_optimizer_has_lies_end_to_end_and_older_checkpoints_are_read(tmp_path, monkeypatch):
+def test_small_arrays_lie_end_to_end_and_older_checkpoints_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "SMALL", 15)  # the first kernel has 20
     saved = state(seed=3, steps=2)
     found = checkpoint._orbax().load_checkpointables(checkpoint.save(tmp_path / "new", saved))
     flat = [np.ravel(leaf) for leaf in jax.tree.leaves(saved.opt_state)]
     np.testing.assert_array_equal(
-        found["opt_state"]["float32"], np.concatenate([leaf for leaf in flat if leaf.dtype == np.float32])
+        found["opt_state"]["float32"],
+        np.concatenate([leaf for leaf in flat if leaf.dtype == np.float32 and leaf.size < 20]),
     )
-    chex.assert_trees_all_equal(found["params"], saved.params)
+    np.testing.assert_array_equal(found["params"]["dense_0"]["kernel"], saved.params["dense_0"]["kernel"])
+    start = checkpoint.manifest(tmp_path / "new")["arrays"]["params/head/kernel"]["start"]
+    np.testing.assert_array_equal(
+        found["params"]["float32"][start : start + 12], np.ravel(saved.params["head"]["kernel"])
+    )
     monkeypatch.setattr(checkpoint, "_packed", lambda tree: (tree, {}))
     checkpoint.save(tmp_path / "old", saved)
     for folder in ("old", "new"):
         chex.assert_trees_all_equal(arrays(checkpoint.restore(tmp_path / folder, state())), arrays(saved))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "float8_e4m3fn", "int8", "bool"])
+def test_every_type_is_kept(dtype, tmp_path):
+    values = jnp.asarray(np.random.default_rng(0).integers(0, 2, (3, 2)), dtype)
+    params, extra = {"a": {"b": values}}, {"counts": {"none": jnp.zeros((0, 4), dtype), "all": values}}
+    saved = train.TrainState(jnp.int32(1), params, {}, (extra, jax.random.key(5)), jax.random.key(0), {})
+    checkpoint.save(tmp_path, saved)
+    other = ({"counts": jax.tree.map(jnp.zeros_like, extra["counts"])}, jax.random.key(6))
+    restored = checkpoint.restore(tmp_path, dataclasses.replace(saved, opt_state=other))
+    found, key = restored.opt_state
+    chex.assert_trees_all_equal_dtypes(found, extra)
+    chex.assert_trees_all_equal((restored.params, found), (params, extra))
+    assert key == jax.random.key(5)
 
 
 def test_averages_are_saved_and_are_what_is_predicted_with(tmp_path):
@@ -180,7 +201,7 @@ def test_a_checkpoint_says_what_made_it(tmp_path):
     assert found["versions"]["jax"] == jax.__version__
     assert found["topology"] == {"platform": "cpu", "devices": 8, "processes": 1}
     kernel = np.asarray(state().params["head"]["kernel"])
-    said = {"dtype": "float32", "shape": [4, 3], "sha256": hashlib.sha256(kernel.tobytes()).hexdigest()}
+    said = {"dtype": "float32", "shape": [4, 3], "sha256": hashlib.sha256(kernel.tobytes()).hexdigest(), "start": 27}
     assert found["arrays"]["params/head/kernel"] == said
 
 
