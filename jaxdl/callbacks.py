@@ -257,9 +257,7 @@ class ModelCheckpoint:
             state = event.state if due else checkpoint.copied(event.state)
             best = self._best["step"] if self._best else None
             self._waiting = {n: waiting for n, waiting in self._waiting.items() if n == best}
-            best_row = History(event.history[event.begun :]).best(event.training.monitor)
-            is_best = best_row is not None and best_row["step"] == step  # `fit` finds it in the state then
-            self._waiting[step] = {"state": state, "best": None if is_best else event.best, "place": event.place}
+            self._waiting[step] = {"state": state, "best": _other_best(event), "place": event.place}
         if event.kind != "end":
             if due:
                 self._save()
@@ -282,6 +280,14 @@ class ModelCheckpoint:
             self._kept = kept  # after an error of an earlier save, this one still waits
         self._waiting.clear()
         self._saved = time.monotonic()
+
+
+def _other_best(event: Event) -> Mapping[str, Any] | None:
+    """The variables of the phase's best epoch, if they are kept; None where they are the state's: `fit` looks there."""
+    if event.best is None:
+        return None
+    row = History(event.history[event.begun :]).best(event.training.monitor)
+    return None if row is not None and row["step"] == int(event.state.step) else event.best
 
 
 @dataclass(frozen=True)

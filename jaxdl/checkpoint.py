@@ -221,7 +221,8 @@ def _write(path: Path, items: Mapping[str, Any], manifest: Mapping[str, Any], ke
                 raise InputError(f"cannot save {path}: {reason}") from None
             raise
     saved = set(steps(path.parent))
-    if keep is not None and saved.issuperset(keep) and parallel.first():
+    aside = {int(each.name.partition("-")[0]) for each in (path.parent / QUARANTINE).glob("*-*[0-9]")}
+    if keep is not None and saved.union(aside).issuperset(keep) and parallel.first():
         for step in saved.difference(keep):
             with suppress(OSError):  # it was moved meanwhile, or will be removed the next time
                 delete(path.parent, step)
@@ -434,8 +435,10 @@ def quarantine(directory: str | Path, step: int, reason: BadFile) -> None:
         aside.parent.mkdir(exist_ok=True)
         path.rename(aside)
         aside.with_suffix(".txt").write_text(f"{reason}\n")
-    except FileNotFoundError:
-        return  # deleted by the training that it is of, meanwhile
+    except FileNotFoundError:  # deleted by the training that it is of, meanwhile
+        with suppress(OSError):
+            aside.parent.rmdir()  # unless others are in it
+        return
     except OSError:
         raise reason from None
     warnings.warn(f"{reason}; it is now in {aside.parent}", stacklevel=2)

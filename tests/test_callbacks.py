@@ -483,6 +483,19 @@ def test_a_row_is_logged_whole_or_not_at_all(logger, tmp_path, monkeypatch):
     assert (tmp_path / "log").read_bytes() == before
 
 
+def test_where_the_best_is_found_damaged_meanwhile_the_others_still_make_way(tmp_path):
+    keep, losses = ModelCheckpoint(tmp_path, every=0), [0.5, 0.9, 0.8, 0.7]
+    keep(replace(told([], kind="begin"), training=told(losses).training))
+    for n in range(1, 5):
+        keep(replace(told(losses[:n]), state=replace(STATE, step=jnp.int32(n))))
+        checkpoint.wait(tmp_path)
+        if n == 2:
+            assert checkpoint.steps(tmp_path) == [1, 2]
+            with pytest.warns(UserWarning, match="flipped"):
+                checkpoint.quarantine(tmp_path, 1, BadFile("flipped"))
+    assert checkpoint.steps(tmp_path) == [4]
+
+
 def test_where_the_best_was_damaged_the_next_best_is_kept(tmp_path):
     def train_on(values, begun):
         keep = ModelCheckpoint(tmp_path, every=0)
