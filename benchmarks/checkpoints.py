@@ -66,7 +66,7 @@ WORKS = (
         "fine-tuning EfficientNet-Lite0 @224, 1,024 images, every epoch kept", partial(fine_tuning, count=1024), 3, 6, 0
     ),
     Work("the same with 256 images, kept as often as it is by default", partial(fine_tuning, count=256), 12, 4),
-    Work("a dense net on 1,797 digits, epochs of some milliseconds, by default", digits, 2000, 6),
+    Work("a dense net on 1,797 digits, epochs of some milliseconds, by default", digits, 2000, 3),
 )
 
 

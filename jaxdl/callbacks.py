@@ -246,7 +246,8 @@ class ModelCheckpoint:
         now = time.monotonic()
         late: bool = now - self._saved > (SAVE_EVERY if self.every is None else self.every)
         if self.every is None:
-            late = late and self._saver.seconds <= SAVE_SHARE * (now - self._begun)
+            another = self._saver.seconds / (self._saver.saves or 1)
+            late = late and self._saver.seconds + another <= SAVE_SHARE * (now - self._begun)
         late = bool(parallel.most(late))
         due = event.kind != "epoch" or event.last or late
         if event.kind != "end":

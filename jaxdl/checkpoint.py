@@ -63,7 +63,7 @@ class Saver:
         self._config = config
         self._pool = ThreadPoolExecutor(1, "checkpoint")
         self._pending: deque[Future[None]] = deque()
-        self.seconds = 0.0  # that all saves took together
+        self.saves, self.seconds = 0, 0.0  # how many were written, and how long they took together
         self._pool.submit(_orbax)  # takes more than half a second, while the first step is compiled
         wait(directory)  # for what was saved there before, whose files it would remove
         if self.directory.is_dir() and parallel.first():
@@ -114,6 +114,7 @@ class Saver:
             begun = time.monotonic()
             _write(path, items, manifest, keep)
             self.seconds += time.monotonic() - begun
+            self.saves += 1
 
         if parallel.several():  # orbax talks with the other processes, which would get between the steps
             write()
@@ -221,7 +222,9 @@ def _write(path: Path, items: Mapping[str, Any], manifest: Mapping[str, Any], ke
                 raise InputError(f"cannot save {path}: {reason}") from None
             raise
     saved = set(steps(path.parent))
-    aside = {int(each.name.partition("-")[0]) for each in (path.parent / QUARANTINE).glob("*-*[0-9]")}
+    aside = {
+        int(name) for each in (path.parent / QUARANTINE).glob("*") if _is_step(name := each.name.partition("-")[0])
+    }
     if keep is not None and saved.union(aside).issuperset(keep) and parallel.first():
         for step in saved.difference(keep):
             with suppress(OSError):  # it was moved meanwhile, or will be removed the next time
@@ -233,8 +236,8 @@ def _finish(draft: Path, path: Path, manifest: Mapping[str, Any]) -> None:
     """Make a checkpoint of what orbax has written."""
     files = {file.relative_to(draft).as_posix(): _file_digest(file) for file in _files(draft)}
     manifest = {**manifest, "files": files}
-    text = json.dumps({"sha256": _digest(json.dumps(manifest).encode()), "manifest": manifest}, indent=1)
-    (draft / MANIFEST).write_text(text)
+    text = json.dumps(manifest)
+    (draft / MANIFEST).write_text(f'{{"sha256": "{_digest(text.encode())}", "manifest": {text}}}\n')
     _sync(*draft.rglob("*"), draft)
     draft.rename(path)
     _sync(path.parent)
