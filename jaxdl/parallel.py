@@ -62,7 +62,7 @@ def configure() -> None:
     library: Any = ctypes.CDLL(None) if sys.platform == "linux" else None
     if hasattr(library, "mallopt"):
         library.mallopt(M_MMAP_MAX, 0)
-        library.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+        library.mallopt(M_TRIM_THRESHOLD, -1)  # never; a step may free more than an int can say
         library.mallopt(M_ARENA_MAX, 1)  # the heaps of other threads are too small for a step's memory
         jax.config.update("jax_cpu_enable_async_dispatch", False)
 
