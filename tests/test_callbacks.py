@@ -393,6 +393,19 @@ def test_a_network_that_minds_the_size_of_its_batch_goes_on_in_the_middle_of_an_
     same(train_on(resume=tmp_path), whole)
 
 
+def test_variables_of_another_type_than_the_models_go_on(tmp_path):
+    half = jax.tree.map(lambda leaf: leaf.astype(np.float16), fill(MODEL, (3,)))
+
+    def kill(event):
+        raise ZeroDivisionError
+
+    whole = fit(Phase(2, 0.1, optimizer="sgd"), variables=half)
+    assert whole.state.params["head"]["bias"].dtype == np.float16
+    with pytest.raises(ZeroDivisionError):
+        fit(Phase(2, 0.1, optimizer="sgd"), variables=half, callbacks=[ModelCheckpoint(tmp_path), kill])
+    same(fit(Phase(2, 0.1, optimizer="sgd"), variables=half, resume=tmp_path), whole)
+
+
 def test_what_an_earlier_save_kept_from_being_saved_is_saved_at_the_end(tmp_path, monkeypatch):
     write, full = checkpoint._write, [True]
 
