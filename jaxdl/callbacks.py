@@ -243,6 +243,15 @@ class ModelCheckpoint:
         if event.kind == "phase":  # the one before it may have ended by a Stop
             self._save()
             return
+        if event.kind == "end":
+            try:
+                self._save()
+            except InputError:  # of an earlier save; this one may have room again
+                self._save()
+                raise
+            finally:
+                self._saver.close()
+            return
         now = time.monotonic()
         late: bool = now - self._saved > (SAVE_EVERY if self.every is None else self.every)
         if self.every is None:
@@ -250,26 +259,16 @@ class ModelCheckpoint:
             late = late and self._saver.seconds + another <= SAVE_SHARE * (now - self._begun)
         late = bool(parallel.most(late))
         due = event.kind != "epoch" or event.last or late
-        if event.kind != "end":
-            step = int(event.state.step)
-            if event.kind == "epoch" and better(monitor, event.metrics, self._best):
-                self._best = event.metrics
-            # A state that waits is a copy, as the next step takes its memory.
-            state = event.state if due else checkpoint.copied(event.state)
-            best = self._best["step"] if self._best else None
-            self._waiting = {n: waiting for n, waiting in self._waiting.items() if n == best}
-            self._waiting[step] = {"state": state, "best": _other_best(event), "place": event.place}
-        if event.kind != "end":
-            if due:
-                self._save()
-            return
-        try:
+        step = int(event.state.step)
+        if event.kind == "epoch" and better(monitor, event.metrics, self._best):
+            self._best = event.metrics
+        # A state that waits is a copy, as the next step takes its memory.
+        state = event.state if due else checkpoint.copied(event.state)
+        best = self._best["step"] if self._best else None
+        self._waiting = {n: waiting for n, waiting in self._waiting.items() if n == best}
+        self._waiting[step] = {"state": state, "best": _other_best(event), "place": event.place}
+        if due:
             self._save()
-        except InputError:  # of an earlier save; this one may have room again
-            self._save()
-            raise
-        finally:
-            self._saver.close()
 
     def _save(self) -> None:
         """Write what waits, if anything does; what is neither the best nor the last is removed then."""

@@ -406,15 +406,21 @@ def test_variables_of_another_type_than_the_models_go_on(tmp_path):
     same(fit(Phase(2, 0.1, optimizer="sgd"), variables=half, resume=tmp_path), whole)
 
 
-def test_what_an_earlier_save_kept_from_being_saved_is_saved_at_the_end(tmp_path, monkeypatch):
+@pytest.fixture
+def once_full(monkeypatch):
+    """A disk that has no room for the first checkpoint."""
     write, full = checkpoint._write, [True]
 
-    def once_full(*arguments):
+    def fail_once(*arguments):
         if full.pop() if full else False:
             raise InputError("the disk is full")
         write(*arguments)
 
-    monkeypatch.setattr(checkpoint, "_write", once_full)
+    monkeypatch.setattr(checkpoint, "_write", fail_once)
+
+
+@pytest.mark.usefixtures("once_full")
+def test_what_an_earlier_save_kept_from_being_saved_is_saved_at_the_end(tmp_path):
     keep = ModelCheckpoint(tmp_path, every=0)
     first, second = (replace(told([0.9, 0.8][:n]), state=replace(STATE, step=jnp.int32(n))) for n in (1, 2))
     keep(replace(told([], kind="begin"), training=first.training))
@@ -426,15 +432,8 @@ def test_what_an_earlier_save_kept_from_being_saved_is_saved_at_the_end(tmp_path
     assert checkpoint.newest(tmp_path) == 2
 
 
+@pytest.mark.usefixtures("once_full")
 def test_what_waits_is_saved_at_the_end_where_an_earlier_save_had_failed(tmp_path, monkeypatch):
-    write, full = checkpoint._write, [True]
-
-    def once_full(*arguments):
-        if full.pop() if full else False:
-            raise InputError("the disk is full")
-        write(*arguments)
-
-    monkeypatch.setattr(checkpoint, "_write", once_full)
     now = [0.0]
     monkeypatch.setattr("jaxdl.callbacks.time.monotonic", lambda: now[0])
     keep = ModelCheckpoint(tmp_path)
